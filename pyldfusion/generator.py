@@ -1,0 +1,251 @@
+"""The fusion network G of LDFusion, the only definition of it.
+
+Source: Wang et al., "LDFusion" (ACM MM 2025, doi 10.1145/3746027.3755182), Sec. 3, and the shapes of the weights
+its authors publish; the ``lite`` variant follows the same author's LD-Lite (LDFusion pruned by half).
+
+Two branches of the same shape and with separate weights look at the visible and at the infrared plane. Each has a
+content encoder (what is where) and, in ``full``, a style encoder (how it looks as a whole). Two residual blocks fuse
+the concatenated content under the style's control (AdaIN); a decoder brings it back to one plane.
+
+The network's quirks are kept, because published weights need them: convolutions pad by reflection but the stride-2
+ones pad with zeros; the decoder overshoots to ``8*floor(H/8)+21`` and is cropped at the top left; its LayerNorm
+divides by an *unbiased* standard deviation with eps outside the root.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import InputError
+
+__all__ = ["MIN_SIDE", "VARIANTS", "Generator", "Variant"]
+
+#: Smallest height and width: three halvings must leave the 2 pixels that a reflection by 1 needs.
+MIN_SIDE = 16
+NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What distinguishes one shape of the network from another.
+
+    Attributes:
+        widths: channels of the content encoder at full, 1/2, 1/4 and 1/8 resolution; the decoder goes the same way
+            back from ``2 * widths[3]``.
+        style: whether there are style encoders and AdaIN blocks between encoder and decoder.
+        output: squashing of the last convolution, ``"tanh"`` (clamped to [0, 1] afterwards) or ``"sigmoid"``.
+    """
+
+    widths: tuple[int, int, int, int]
+    style: bool
+    output: str
+
+
+#: ``full`` is LDFusion (5.77 M parameters), ``lite`` is LD-Lite (0.65 M).
+VARIANTS = {
+    "full": Variant(widths=(16, 32, 64, 128), style=True, output="tanh"),
+    "lite": Variant(widths=(8, 16, 32, 64), style=False, output="sigmoid"),
+}
+
+
+def instance_norm(x: Tensor) -> Tensor:
+    """Zero mean and unit (biased) variance per sample and channel of ``x`` [N,C,H,W]."""
+    return F.instance_norm(x, eps=NORM_EPS)
+
+
+def adain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Adaptive instance norm (Huang & Belongie 2017): ``x`` [N,C,H,W] normalised, then times ``weight`` [N,C] plus ``bias`` [N,C].
+
+    Written as instance norm and an affine map; as batch norm in training mode it would not survive an ONNX export.
+    """
+    return instance_norm(x) * weight[:, :, None, None] + bias[:, :, None, None]
+
+
+class SampleNorm(nn.Module):
+    """The decoder's LayerNorm: one mean and one unbiased std over C,H,W per sample, gamma and beta per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.rand(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        std = x.std((1, 2, 3), keepdim=True)
+        return (x - mean) / (std + NORM_EPS) * self.gamma[:, None, None] + self.beta[:, None, None]
+
+
+def reflect_conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode="reflect")
+
+
+class ResidualBlock(nn.Module):
+    """conv 3x3, norm, ReLU, conv 3x3, norm, plus the input; the norm is AdaIN where a style is given."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = reflect_conv(channels, channels, 3)
+        self.conv2 = reflect_conv(channels, channels, 3)
+
+    def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
+        """``x`` [N,C,H,W]; ``style`` [N,4C]: bias and weight of the first AdaIN, then of the second."""
+        if style is None:
+            return x + instance_norm(self.conv2(F.relu(instance_norm(self.conv1(x)))))
+        bias1, weight1, bias2, weight2 = style.chunk(4, 1)
+        return x + adain(self.conv2(F.relu(adain(self.conv1(x), weight1, bias1))), weight2, bias2)
+
+
+class ContentEncoder(nn.Module):
+    """[N,1,H,W] -> [N,C,H//8,W//8]: where things are, without overall brightness and contrast (instance norms)."""
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.stem = reflect_conv(1, widths[0], 7)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(ResidualBlock(widths[-1]) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(instance_norm(self.stem(x)))
+        for conv in self.down:
+            x = F.relu(instance_norm(conv(x)))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class StyleEncoder(nn.Module):
+    """[N,1,H,W] -> [N,8]: how the picture looks as a whole."""
+
+    CODES = 8
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.stem = reflect_conv(1, widths[0], 7)
+        channels = (*widths[:3], widths[2])  # the last stage does not widen
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.head = nn.Conv2d(channels[-1], self.CODES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        for conv in self.down:
+            x = F.relu(conv(x))
+        return self.head(x.mean((2, 3), keepdim=True)).flatten(1)
+
+
+class StyleFusion(nn.Module):
+    """Style codes of both sources -> the weights and biases of the four AdaINs that steer two residual blocks."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = 256
+        self.mlp = nn.ModuleList(
+            [nn.Linear(2 * StyleEncoder.CODES, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 8 * channels)]
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(channels) for _ in range(2))
+
+    def forward(self, content: Tensor, codes: Tensor) -> Tensor:
+        """``content`` [N,C,h,w], ``codes`` [N,16] -> [N,C,h,w]."""
+        hidden = F.relu(self.mlp[1](F.relu(self.mlp[0](codes))))
+        for block, style in zip(self.blocks, self.mlp[2](hidden).chunk(2, 1), strict=True):
+            content = block(content, style)
+        return content
+
+
+class Decoder(nn.Module):
+    """[N,C,h,w] -> [N,1,8h+21,8w+21], before the squashing."""
+
+    def __init__(self, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        channels = (2 * widths[3], *reversed(widths[1:]))
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 5, 2) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.norm = nn.ModuleList(SampleNorm(c) for c in channels[1:])
+        self.out = reflect_conv(channels[-1], 1, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.up, self.norm, strict=True):
+            x = F.relu(norm(conv(x)))
+        return self.out(x)
+
+
+class Generator(nn.Module):
+    """The fusion network.
+
+    Args:
+        variant: ``"full"``, ``"lite"`` or a :class:`Variant`.
+
+    Raises:
+        InputError: an unknown variant.
+
+    Example:
+        >>> fused = Generator("lite")(ir, vis)  # three planes [N,1,H,W]
+    """
+
+    def __init__(self, variant: str | Variant = "full") -> None:
+        super().__init__()
+        if isinstance(variant, str) and variant not in VARIANTS:
+            raise InputError(f"unknown network variant {variant!r}; known: {', '.join(VARIANTS)}")
+        self.variant = variant if isinstance(variant, str) else "custom"
+        self.shape = VARIANTS[variant] if isinstance(variant, str) else variant
+        widths = self.shape.widths
+        self.content_vis = ContentEncoder(widths)
+        self.content_ir = ContentEncoder(widths)
+        if self.shape.style:
+            self.style_vis = StyleEncoder(widths)
+            self.style_ir = StyleEncoder(widths)
+            self.fusion = StyleFusion(2 * widths[3])
+        self.decoder = Decoder(widths)
+
+    def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Fuse two planes.
+
+        Args:
+            ir: infrared, [N,1,H,W] float in [0, 1].
+            vis: luma of the visible picture, the same shape and range.
+
+        Returns:
+            The fused luma, [N,1,H,W] in [0, 1].
+
+        Raises:
+            InputError: shapes that differ, are not [N,1,H,W] or are under 16 pixels a side.
+        """
+        if not torch.compiler.is_compiling() and not torch.jit.is_tracing():
+            self._check(ir, vis)
+        # (vis, ir) inside: the order of the published weights.
+        x = torch.cat((self.content_vis(vis), self.content_ir(ir)), 1)
+        if self.shape.style:
+            x = self.fusion(x, torch.cat((self.style_vis(vis), self.style_ir(ir)), 1))
+        x = self.decoder(x)[:, :, : vis.shape[2], : vis.shape[3]]
+        return torch.sigmoid(x) if self.shape.output == "sigmoid" else torch.tanh(x).clamp(min=0)
+
+    @staticmethod
+    def _check(ir: Tensor, vis: Tensor) -> None:
+        for name, x in (("ir", ir), ("vis", vis)):
+            if x.ndim != 4 or x.shape[1] != 1 or min(x.shape[2:]) < MIN_SIDE:
+                raise InputError(
+                    f"{name} has shape {tuple(x.shape)}; expected [N,1,H,W] with H and W of at least {MIN_SIDE}"
+                )
+        if ir.shape != vis.shape:
+            raise InputError(f"ir {tuple(ir.shape)} and vis {tuple(vis.shape)} must have one shape")
+
+
+def initialise(generator: Generator, seed: int = 0) -> Generator:
+    """Fill ``generator`` as the authors do before training: conv weights N(0, 0.02), biases 0, gamma U(0, 1), beta 0.
+
+    The draws depend on ``seed`` and the parameter's place only, not on torch's global state.
+    """
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith(".gamma"):
+                parameter.uniform_(0, 1, generator=random)
+            elif name.endswith(("bias", "beta")):
+                parameter.zero_()
+            else:
+                parameter.normal_(0, 0.02, generator=random)
+    return generator
