@@ -1,0 +1,171 @@
+#include "entropy.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "entropy_math.h"
+#include "parallel.h"
+
+namespace ldf {
+namespace {
+
+// Neighbouring pixels are often equal. Counting them in one table would make each increment wait for the store
+// before it, so consecutive pixels count in different tables, which are added up at the end.
+constexpr int kTables = 8;
+constexpr int kRow = kBins + 8;  // room for kOutside, and tables that start in different cache sets
+constexpr std::int64_t kChunk = 1024;
+
+struct Histogram {
+  std::uint32_t table[kTables][kRow];
+};
+
+using Bins = std::uint16_t;
+
+LDF_CLONES void bins_of_row(const float* values, std::int64_t n, Bins* bins) {
+  for (std::int64_t i = 0; i < n; ++i) bins[i] = static_cast<Bins>(bin_of(values[i]));
+}
+
+LDF_CLONES void bins_of_row(const double* values, std::int64_t n, Bins* bins) {
+  for (std::int64_t i = 0; i < n; ++i) bins[i] = static_cast<Bins>(bin_of(values[i]));
+}
+
+// Eight pixels come in one load and go to eight tables.
+void count(const std::uint8_t* pixels, std::int64_t n, Histogram& h) {
+  std::int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    std::uint64_t eight;
+    std::memcpy(&eight, pixels + i, 8);
+    ++h.table[0][eight & 255];
+    ++h.table[1][eight >> 8 & 255];
+    ++h.table[2][eight >> 16 & 255];
+    ++h.table[3][eight >> 24 & 255];
+    ++h.table[4][eight >> 32 & 255];
+    ++h.table[5][eight >> 40 & 255];
+    ++h.table[6][eight >> 48 & 255];
+    ++h.table[7][eight >> 56];
+  }
+  for (; i < n; ++i) ++h.table[0][pixels[i]];
+}
+
+void count(const Bins* bins, std::int64_t n, Histogram& h) {
+  std::int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    std::uint64_t low, high;
+    std::memcpy(&low, bins + i, 8);
+    std::memcpy(&high, bins + i + 4, 8);
+    ++h.table[0][low & 0xffff];
+    ++h.table[1][low >> 16 & 0xffff];
+    ++h.table[2][low >> 32 & 0xffff];
+    ++h.table[3][low >> 48];
+    ++h.table[4][high & 0xffff];
+    ++h.table[5][high >> 16 & 0xffff];
+    ++h.table[6][high >> 32 & 0xffff];
+    ++h.table[7][high >> 48];
+  }
+  for (; i < n; ++i) ++h.table[0][bins[i]];
+}
+
+void count_run(const std::uint8_t* pixels, std::int64_t n, Histogram& h) { count(pixels, n, h); }
+
+template <class Float>
+void count_run(const Float* values, std::int64_t n, Histogram& h) {
+  Bins bins[kChunk];
+  for (std::int64_t i = 0; i < n; i += kChunk) {
+    const std::int64_t m = std::min(kChunk, n - i);
+    bins_of_row(values + i, m, bins);
+    count(bins, m, h);
+  }
+}
+
+// A row with gaps, or one that is not aligned for its type, goes through a small buffer.
+template <class T>
+void count_row(const char* row, std::int64_t width, std::int64_t stride, Histogram& h) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(row) % alignof(T) == 0;
+  if (stride == static_cast<std::int64_t>(sizeof(T)) && aligned) {
+    count_run(reinterpret_cast<const T*>(row), width, h);
+    return;
+  }
+  T buffer[kChunk];
+  for (std::int64_t x = 0; x < width; x += kChunk) {
+    const std::int64_t m = std::min(kChunk, width - x);
+    for (std::int64_t i = 0; i < m; ++i) std::memcpy(&buffer[i], row + (x + i) * stride, sizeof(T));
+    count_run(buffer, m, h);
+  }
+}
+
+// Adds the tables to `total` and clears them.
+LDF_CLONES void drain(Histogram& h, std::int64_t* total) {
+  for (int bin = 0; bin < kBins; ++bin) {
+    std::int64_t sum = 0;
+    for (int t = 0; t < kTables; ++t) sum += h.table[t][bin];
+    total[bin] += sum;
+  }
+  std::memset(&h, 0, sizeof(h));
+}
+
+template <class T>
+double entropy_of(const char* first, std::int64_t height, std::int64_t width, std::int64_t stride_y,
+                  std::int64_t stride_x) {
+  if (stride_y == width * stride_x) {  // rows follow each other: one long row
+    width *= height;
+    height = 1;
+  }
+  constexpr std::int64_t kMost = std::int64_t{1} << 31;  // what the 32-bit tables hold for certain
+  Histogram h;
+  std::memset(&h, 0, sizeof(h));
+  std::int64_t counts[kBins] = {};
+  std::int64_t held = 0;
+  for (std::int64_t y = 0; y < height; ++y) {
+    for (std::int64_t x = 0; x < width; x += kMost) {
+      const std::int64_t m = std::min(kMost, width - x);
+      if (held + m > kMost) {
+        drain(h, counts);
+        held = 0;
+      }
+      count_row<T>(first + y * stride_y + x * stride_x, m, stride_x, h);
+      held += m;
+    }
+  }
+  drain(h, counts);
+
+  std::int64_t total = 0;
+  for (const std::int64_t c : counts) total += c;
+  double bits = 0.0;
+  for (const std::int64_t c : counts) {
+    if (c > 0) bits += bits_of(static_cast<double>(c), static_cast<double>(total));
+  }
+  return bits;
+}
+
+template <class T>
+void entropy_all(const EntropyParams& p, int threads) {
+  std::int64_t elements = p.count * p.height * p.width;
+  if (p.boxes) {
+    elements = 0;
+    for (std::int64_t i = 0; i < p.count; ++i) elements += std::int64_t{p.boxes[4 * i + 2]} * p.boxes[4 * i + 3];
+  }
+  parallel_for(p.count, elements, threads, [&p](std::int64_t begin, std::int64_t end) {
+    const char* pixels = static_cast<const char*>(p.pixels);
+    for (std::int64_t i = begin; i < end; ++i) {
+      if (p.boxes) {
+        const std::int32_t* box = p.boxes + 4 * i;
+        p.bits[i] = entropy_of<T>(pixels + box[1] * p.stride_y + box[0] * p.stride_x, box[3], box[2], p.stride_y,
+                                  p.stride_x);
+      } else {
+        p.bits[i] = entropy_of<T>(pixels + i * p.stride_n, p.height, p.width, p.stride_y, p.stride_x);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void entropy_cpu(const EntropyParams& params, int threads) {
+  switch (params.type) {
+    case Pixel::u8: return entropy_all<std::uint8_t>(params, threads);
+    case Pixel::f32: return entropy_all<float>(params, threads);
+    case Pixel::f64: return entropy_all<double>(params, threads);
+  }
+}
+
+}  // namespace ldf

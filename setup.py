@@ -1,0 +1,85 @@
+"""Builds `pyldfusion._native` with CMake; everything else about the package stands in pyproject.toml.
+
+Environment:
+    PYLDFUSION_CUDA   auto (default: with CUDA when nvcc is found), 1 (must), 0 (never)
+    CXX, CUDACXX      compilers other than the ones on PATH
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import SetupError
+
+ROOT = Path(__file__).resolve().parent
+
+HOW_TO_INSTALL = (
+    "Debian, Ubuntu, JetPack: sudo apt install g++ cmake make python3-dev; Fedora: sudo dnf install gcc-c++ cmake make "
+    "python3-devel; or set CXX to a C++17 compiler"
+)
+
+
+def need(what: str, *names: str) -> str:
+    """Path of the first of these programs that exists, or an error that says what to install."""
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    raise SetupError(f"pyldfusion builds a native module and found no {what} (tried: {', '.join(names)}). {HOW_TO_INSTALL}")
+
+
+class CMakeBuild(build_ext):
+    """One extension, built by CMakeLists.txt and put where setuptools wants it."""
+
+    def build_extension(self, ext: Extension) -> None:
+        import pybind11  # a build requirement, so not needed to read this file's metadata
+
+        cuda = os.environ.get("PYLDFUSION_CUDA", "auto").lower()
+        if cuda not in ("auto", "1", "0"):
+            raise SetupError(f"PYLDFUSION_CUDA is {cuda!r}; expected auto, 1 or 0")
+        cxx = os.environ.get("CXX", "")
+        compiler = need("C++ compiler", shlex.split(cxx)[0]) if cxx else need("C++ compiler", "c++", "g++", "clang++")
+        cmake = need("cmake", "cmake")
+        if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+            raise SetupError(f"pyldfusion builds a native module and found no Python.h for {sys.executable}. {HOW_TO_INSTALL}")
+        if not shutil.which("ninja"):
+            need("make", "make", "gmake")
+
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        work = Path(self.build_temp).resolve() / "native"
+        work.mkdir(parents=True, exist_ok=True)
+        configure = [
+            cmake,
+            f"-S{ROOT}",
+            f"-B{work}",
+            "-DCMAKE_BUILD_TYPE=" + ("Debug" if self.debug else "Release"),
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DPYLDFUSION_OUTPUT_DIR={target.parent}",
+            f"-DPYLDFUSION_CUDA={cuda}",
+        ]
+        if not cxx:  # with CXX set, CMake reads it (and its flags) from the environment itself
+            configure.append(f"-DCMAKE_CXX_COMPILER={compiler}")
+        if shutil.which("ninja"):
+            configure.append("-GNinja")
+        # A build directory remembers its compiler and Python; those may have gone since (isolated builds).
+        (work / "CMakeCache.txt").unlink(missing_ok=True)
+        jobs = str(self.parallel or os.cpu_count() or 1)
+        for command in (configure, [cmake, "--build", str(work), "--parallel", jobs]):
+            try:
+                subprocess.run(command, check=True)
+            except subprocess.CalledProcessError as error:
+                raise SetupError(
+                    f"the native module did not build: `{shlex.join(command)}` ended with code {error.returncode}; its "
+                    f"output above says why. Missing tools? {HOW_TO_INSTALL}. Trouble with CUDA? Set PYLDFUSION_CUDA=0."
+                ) from None
+
+
+setup(ext_modules=[Extension("pyldfusion._native", sources=[])], cmdclass={"build_ext": CMakeBuild})
