@@ -1,0 +1,131 @@
+"""The `pyldfusion` command: one verb, one module.
+
+A verb's module is imported only when the verb is used, and exposes
+
+- ``HELP``: one line for the overview,
+- ``add_arguments(parser)`` and ``run(args) -> exit code``,
+
+or, where the verb is a program of its own (`train`, `export`), ``HELP`` and ``main(argv) -> exit code``.
+
+Exit codes: 0 all done, 1 some of the work failed, 2 wrong usage or unusable input, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import PyldfusionError
+
+__all__ = ["main"]
+
+VERBS = {
+    "fuse": "fuse",
+    "eval": "eval",
+    "demo": "demo",
+    "info": "info",
+    "doctor": "doctor",
+    "bench": "bench",
+    "import-weights": "import_weights",
+    "export": "export",
+    "train": "train",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code; user errors are printed."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _quieten_opencv()
+    verb = arguments[0] if arguments else "--help"
+    try:
+        if verb in ("-h", "--help", "help"):
+            print(_overview())
+            return 0
+        if verb in ("-V", "--version"):
+            print(f"pyldfusion {__version__}")
+            return 0
+        if verb not in VERBS:
+            kind = "option" if verb.startswith("-") else "verb"
+            close = _did_you_mean(verb, VERBS)
+            return _fail(f"{verb!r} is not a {kind} of pyldfusion{close}; see pyldfusion --help")
+        return _run_verb(verb, arguments[1:])
+    except SystemExit as stop:  # argparse, after --help (0) or a usage error (2)
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        return _fail("interrupted", verb, code=130)
+    except BrokenPipeError:  # the reader of our output left, as in `pyldfusion eval ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except PyldfusionError as error:
+        return _fail(str(error), verb)
+    except MemoryError:
+        return _fail("out of memory; use smaller frames or close other programs", verb, code=1)
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
+    module = _module(verb)
+    if hasattr(module, "main"):
+        return int(module.main(arguments))
+    parser = _Parser(
+        prog=f"pyldfusion {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.refuse(unknown)
+    return int(module.run(args))
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with the close match for a mistyped option and errors on one line."""
+
+    def refuse(self, unknown: list[str]) -> NoReturn:
+        option = next((word for word in unknown if word.startswith("-")), None)
+        if option is None:
+            self.error(f"unexpected argument {unknown[0]!r}")
+        option = option.split("=")[0]
+        self.error(f"{option!r} is not an option{_did_you_mean(option, self._option_string_actions)}")
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{VERBS[verb]}")
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {verb:<15} {_module(verb).HELP}" for verb in VERBS)
+    return (
+        "usage: pyldfusion VERB ...\n\n"
+        "An infrared and a visible frame in, one picture out.\n\n"
+        f"{verbs}\n\n"
+        "pyldfusion VERB --help tells all about one of them; pyldfusion --version prints the version."
+    )
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _fail(message: str, verb: str = "", code: int = 2) -> int:
+    print(f"pyldfusion {verb}".rstrip() + f": {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _quieten_opencv() -> None:
+    """Keep OpenCV's own words about damaged files off the screen: our errors say it. Users can override."""
+    for name, value in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
+        os.environ.setdefault(name, value)
