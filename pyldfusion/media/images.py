@@ -98,7 +98,7 @@ def write_image(path: str | Path, image: Image) -> None:
 
 
 def to_eight_bits(image: Image) -> NDArray[np.uint8]:
-    """A uint8 picture of the same shape; uint16 is divided by 257 and rounded: full scale stays full scale."""
+    """A uint8 picture of the same shape; uint16 is divided by 257 and rounded, so white stays white."""
     if image.dtype == np.uint8:
         return image
     return np.asarray(cv2.convertScaleAbs(image, alpha=1 / 257))
