@@ -1,4 +1,4 @@
-"""The infrared picture onto the visible one: resizing, homographies, and a check that a pair shows one view."""
+"""The infrared picture onto the visible one: resizing, homographies, and a check of the result."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ __all__ = ["UNREGISTERED_BELOW", "Registration", "edge_correlation", "load_homog
 
 UNREGISTERED_BELOW = 0.1  # edge_correlation under this: the pair is probably not registered
 
+Cover = NDArray[np.float32]
+
 ASPECT_TOLERANCE = 0.02
 FEATHER = 8.0  # pixels over which the picture goes over to visible alone at the infrared's edge
 COARSE = 240  # pixels of the longer side at which edges are compared
@@ -25,23 +27,21 @@ COARSE = 240  # pixels of the longer side at which edges are compared
 class Registration:
     """Brings infrared frames onto visible ones, by a homography if there is one and else by resizing.
 
-    `homography` is 3x3 and maps infrared to visible pixels. Without it, shapes whose aspects differ by more than
-    2 % are refused unless `resize` allows the stretch: they are two different fields of view.
+    `homography` is 3x3 and maps infrared to visible pixels. Without it, shapes whose aspects differ by more
+    than 2 % are refused unless `resize` allows the stretch: they are two different fields of view.
     """
 
     def __init__(self, homography: NDArray[Any] | None = None, resize: bool = False) -> None:
         self.homography = None if homography is None else _checked(np.asarray(homography), "homography")
         self.resize = resize
-        self._covers: dict[tuple[int, ...], NDArray[np.float32] | None] = {}
+        self._covers: dict[tuple[int, ...], Cover | None] = {}
 
-    def place(
-        self, ir: NDArray[Any], size: tuple[int, int]
-    ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-        """The infrared frame [H, W] or [H, W, C] in the visible frame of `size` (width, height), dtype unchanged.
+    def place(self, ir: NDArray[Any], size: tuple[int, int]) -> tuple[NDArray[Any], Cover | None]:
+        """The infrared frame [H, W] or [H, W, C] in the visible frame of `size` (width, height), same dtype.
 
-        Also the cover: float32 [height, width], 1 where infrared is, falling to 0 where there is none; None if it
-        is everywhere. Outside, the frame's border is repeated. Raises InputError on different aspects and if the
-        homography leaves nothing inside the visible frame.
+        Also its cover: float32 [height, width], 1 where infrared is, falling to 0 where there is none; None if
+        it is everywhere. Outside, the frame's border is repeated. Raises InputError on different aspects and if
+        the homography leaves nothing inside the visible frame.
         """
         height, width = ir.shape[:2]
         if self.homography is not None:
@@ -54,8 +54,8 @@ class Registration:
             return ir, None
         if not self.resize and abs(width * size[1] / (height * size[0]) - 1) > ASPECT_TOLERANCE:
             raise InputError(
-                f"infrared of {width}x{height} and visible of {size[0]}x{size[1]} differ by more than 2 % in aspect, "
-                "so they show different views; give --homography FILE (3x3, infrared to visible pixels), "
+                f"infrared of {width}x{height} and visible of {size[0]}x{size[1]} differ by more than 2 % in "
+                "aspect, so they show different views; give --homography FILE (3x3, infrared to visible pixels), "
                 "or --resize to stretch the infrared all the same"
             )
         shrinks = width >= size[0] and height >= size[1]
@@ -65,8 +65,9 @@ class Registration:
 def load_homography(path: str | Path) -> NDArray[np.float64]:
     """Read a 3x3 homography (infrared to visible pixels), scaled so that its last entry is 1.
 
-    Files: text (nine numbers, # starts a comment), .json (the rows, or an object that holds them), .npy, and what
-    OpenCV's FileStorage writes (.yml, .yaml, .xml). Of several matrices the one called `homography` or `H` is taken.
+    Files: text (nine numbers, # starts a comment), .json (the rows, or an object that holds them), .npy, and
+    what OpenCV's FileStorage writes (.yml, .yaml, .xml). Of several matrices the one called `homography` or `H`
+    is taken.
     Raises InputError if there is no such file or no invertible 3x3 matrix in it.
     """
     path = Path(path)
@@ -93,12 +94,13 @@ def load_homography(path: str | Path) -> NDArray[np.float64]:
 def edge_correlation(ir: NDArray[Any], vis: NDArray[Any]) -> float:
     """How well the edges of a pair lie on each other: about 0 for unrelated pictures, at most 1.
 
-    `ir` and `vis` are [H, W] or [H, W, C] of one size and any real dtype. Correlation coefficient of the gradient
-    magnitudes at a longer side of 240 pixels, each divided by its local mean so that one strong edge cannot decide.
+    `ir` and `vis` are [H, W] or [H, W, C] of one size and any real dtype. Correlation coefficient of the
+    gradient magnitudes at a longer side of 240 pixels, each divided by its local mean so that one strong edge
+    cannot decide.
 
-    Measured on 349 registered pairs (TNO, RoadScene, M3FD, M3SVD, MSRS, FMB, AWMM): 3 % are under 0.1, mostly dark or
-    smoky ones. Spoilt on purpose, these shares are: pictures of different scenes 98 %, shifted by 10 % of the width
-    98 %, by 5 % 92 %, mirrored 91 %, enlarged 1.3 times 91 %; but 1.1 times only 41 %.
+    Measured on 349 registered pairs (TNO, RoadScene, M3FD, M3SVD, MSRS, FMB, AWMM): 3 % are under 0.1, mostly
+    dark or smoky ones. With these pairs spoilt on purpose: pictures of different scenes 98 %, shifted by 10 % of
+    the width 98 %, by 5 % 92 %, mirrored 91 %, enlarged 1.3 times 91 %; but 1.1 times only 41 %.
     """
     first, second = _local_edges(ir), _local_edges(vis)
     first, second = first - first.mean(), second - second.mean()
@@ -117,17 +119,15 @@ def _local_edges(frame: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray((edges / around)[2:-2, 2:-2])  # the border has no gradient of its own
 
 
-def _cover(
-    homography: NDArray[Any], size: tuple[int, int], onto: tuple[int, int]
-) -> NDArray[np.float32] | None:
+def _cover(homography: NDArray[Any], size: tuple[int, int], onto: tuple[int, int]) -> Cover | None:
     width, height = size
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
     depth = corners @ homography[2]
     inside = cv2.warpPerspective(np.full((height, width), 255, np.uint8), homography, onto)
     if depth.min() <= 0 or inside.max() == 0:
         raise InputError(
-            f"the homography puts nothing of the {width}x{height} infrared into the {onto[0]}x{onto[1]} visible "
-            "frame; it has to map infrared to visible pixels: is it the inverse, or for other sizes?"
+            f"the homography puts nothing of the {width}x{height} infrared into the {onto[0]}x{onto[1]} "
+            "visible frame; it has to map infrared to visible pixels: is it the inverse, or for other sizes?"
         )
     if inside.min() == 255:
         return None
@@ -149,18 +149,13 @@ def _read_file_storage(path: Path) -> dict[str, Any]:
 def _choose(found: Any, path: Path) -> NDArray[np.float64]:
     """The 3x3 matrix in what a file held: itself, or the one of its entries that is meant."""
     if not isinstance(found, Mapping):
-        matrix = _as_matrix(found)
-        if matrix is None:
-            raise InputError(f"{path}: no 3x3 matrix in it; expected nine numbers, three a row")
-        return matrix
+        found = {"homography": found}
     matrices = {name: matrix for name, value in found.items() if (matrix := _as_matrix(value)) is not None}
     named = [matrix for name, matrix in matrices.items() if name.lower() in ("homography", "h")]
     if named or len(matrices) == 1:
         return named[0] if named else next(iter(matrices.values()))
-    kinds = ", ".join(matrices) or "none"
-    raise InputError(
-        f"{path}: expected one 3x3 matrix, or one called 'homography'; its 3x3 matrices: {kinds}"
-    )
+    names = ", ".join(matrices) or "none"
+    raise InputError(f"{path}: expected one 3x3 matrix, or one called 'homography'; it has {names}")
 
 
 def _as_matrix(value: Any) -> NDArray[np.float64] | None:
