@@ -15,14 +15,16 @@ divides by an *unbiased* standard deviation with eps outside the root.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import InputError
+from .artefact import Artefact, open_artefact
+from .errors import ArtefactError, InputError
 
-__all__ = ["MIN_SIDE", "VARIANTS", "Generator", "Variant"]
+__all__ = ["MIN_SIDE", "VARIANTS", "Generator", "Variant", "initialise", "load_generator"]
 
 #: Smallest height and width: three halvings must leave the 2 pixels that a reflection by 1 needs.
 MIN_SIDE = 16
@@ -254,3 +256,37 @@ def initialise(generator: Generator, seed: int = 0) -> Generator:
             else:
                 parameter.normal_(0, 0.02, generator=random)
     return generator
+
+
+def load_generator(source: Artefact | str | Path) -> Generator:
+    """The network with the weights of a file, float32, in evaluation mode.
+
+    Args:
+        source: ``.safetensors`` or an exported ``.onnx``, ``"full"`` or ``"lite"`` for the bundled ones, or an
+            :class:`~pyldfusion.artefact.Artefact`.
+
+    Raises:
+        ArtefactError: not a file of this network; says which tensors are missing, unknown or of a wrong shape.
+    """
+    artefact = source if isinstance(source, Artefact) else open_artefact(source)
+    if artefact.variant not in VARIANTS:
+        raise ArtefactError(
+            f"{artefact.path} does not say which network it holds (variant: {artefact.variant!r}, expected one of "
+            f"{', '.join(VARIANTS)}); the authors' files become ours with `pyldfusion import-weights`"
+        )
+    generator = Generator(artefact.variant)
+    state, expected = artefact.state_dict(), generator.state_dict()
+    wrong = sorted(
+        [f"{name} is missing" for name in expected.keys() - state.keys()]
+        + [f"{name} is unknown" for name in state.keys() - expected.keys()]
+        + [
+            f"{name} has shape {state[name].shape}, expected {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in state and state[name].shape != tuple(tensor.shape)
+        ]
+    )
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ArtefactError(f"{artefact.path} is not a {artefact.variant} network: {'; '.join(wrong[:3])}{more}")
+    generator.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in state.items()})
+    return generator.eval()

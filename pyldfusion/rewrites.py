@@ -71,7 +71,7 @@ class BlockConv(nn.Module):
         channels = x.shape[1]
         size = self.kernel + self.BLOCK - 1
         # constants all of it: runtimes fold this when they load the graph, and the file keeps the 49 original taps
-        weight = F.pad(self.weight.view(channels, -1), (0, 1))[:, self.taps]
+        weight = F.pad(self.weight.view(channels, -1), (0, 1)).index_select(1, self.taps)
         weight = weight.view(channels, self.BLOCK**2, size, size).transpose(0, 1)
         bias = None if self.bias is None else self.bias.expand(self.BLOCK**2)
         x = F.pad(x, (self.pad, 0, self.pad, 0), mode="reflect")
