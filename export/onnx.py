@@ -42,7 +42,7 @@ OPSET = 18
 
 
 class PlaneGraph(torch.nn.Module):
-    """Bare G, for those who bring their own colour conversion. Named like :class:`FrameGraph`'s part, for one prefix."""
+    """Bare G, for those who bring their own colour conversion; its weights are named as in :class:`FrameGraph`."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ def _trace(generator: Generator, io: str) -> onnx.ModelProto:
         import onnxscript.optimizer
         import onnxscript.rewriter
     except ImportError as error:
-        raise DependencyError(f"exporting needs onnx and onnxscript ({error}): pip install 'pyldfusion[export]'") from error
+        raise DependencyError(f"exporting needs {error.name}: pip install 'pyldfusion[export]'") from error
     inner = for_inference(generator).float().cpu()
     module = FrameGraph(inner) if io == "frames" else PlaneGraph(inner)
     n, h, w = 2, 3 * MIN_SIDE, 4 * MIN_SIDE + 8  # any size will do, if no two are equal

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pyldfusion.image import bgr_to_luma
 
 from pyldfusion.artefact import open_artefact
 from pyldfusion.errors import DependencyError, EngineError
 from pyldfusion.frame_graph import FrameGraph
 from pyldfusion.generator import Generator, load_generator
-from pyldfusion.image import bgr_to_luma
 from pyldfusion.scene import Scene
 
 __all__ = ["SIZES", "TOLERANCE", "Check", "verify_onnx"]
@@ -57,7 +57,7 @@ def verify_onnx(path: str | Path, original: Generator, tolerance: float = TOLERA
         tolerance: largest ``max_error`` allowed, in grey levels of 255.
 
     Raises:
-        EngineError: a runtime cannot run the file, or differs by more than ``tolerance``; the message gives the numbers.
+        EngineError: a runtime cannot run the file, or differs by more than ``tolerance``; the message says how much.
         DependencyError: no runtime is installed.
     """
     artefact = open_artefact(path)

@@ -156,7 +156,7 @@ def save_weights(state: Mapping[str, Any], path: str | Path, metadata: Mapping[s
 
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ArtefactError(f"weights are written as .safetensors, not {path.suffix or 'a file without suffix'}: {path}")
+        raise ArtefactError(f"a weight file ends in .safetensors: {path}")
     metadata = {"format": "pyldfusion", "pyldfusion": __version__, **metadata}
     # np.array copies: safetensors would write the memory behind a strided view, not the view
     tensors = {name: np.array(tensor, np.float32, order="C") for name, tensor in state.items()}
@@ -234,7 +234,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
         if kind not in (1, 2, 5):
             raise ValueError("not a protobuf message")
         length = {1: 8, 5: 4}.get(kind) or varint()
-        if kind == 2 and length > len(data) - at or at + length > len(data):
+        if (kind == 2 and length > len(data) - at) or at + length > len(data):
             raise ValueError("the file is cut short")
         yield key >> 3, data[at : at + length]
         at += length

@@ -14,6 +14,7 @@ divides by an *unbiased* standard deviation with eps outside the root.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,8 @@ def instance_norm(x: Tensor) -> Tensor:
 def adain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Adaptive instance norm (Huang & Belongie 2017): ``instance_norm(x) * weight + bias``.
 
-    ``x`` [N,C,H,W], ``weight`` and ``bias`` [N,C]. Written as instance norm and an affine map; as batch norm in training mode it would not survive an ONNX export.
+    ``x`` [N,C,H,W], ``weight`` and ``bias`` [N,C]. Written as an instance norm and an affine map; as a batch norm in
+    training mode it would not survive an ONNX export.
     """
     return instance_norm(x) * weight[:, :, None, None] + bias[:, :, None, None]
 
@@ -109,7 +111,7 @@ class ContentEncoder(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int]) -> None:
         super().__init__()
         self.stem = reflect_conv(1, widths[0], 7)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in itertools.pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1]) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ class StyleEncoder(nn.Module):
         super().__init__()
         self.stem = reflect_conv(1, widths[0], 7)
         channels = (*widths[:3], widths[2])  # the last stage does not widen
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in zip(channels, channels[1:], strict=False))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, 2, 1) for a, b in itertools.pairwise(channels))
         self.head = nn.Conv2d(channels[-1], self.CODES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,7 +171,7 @@ class Decoder(nn.Module):
         super().__init__()
         channels = (2 * widths[3], *reversed(widths[1:]))
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 5, 2) for a, b in zip(channels, channels[1:], strict=False)
+            nn.ConvTranspose2d(a, b, 5, 2) for a, b in itertools.pairwise(channels)
         )
         self.norm = nn.ModuleList(SampleNorm(c) for c in channels[1:])
         self.out = reflect_conv(channels[-1], 1, 7)
