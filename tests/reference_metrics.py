@@ -1,6 +1,6 @@
-"""The metrics once more, straight from their definitions in plain NumPy and SciPy, in float64 and without sharing.
+"""The metrics once more, straight from their definitions, in plain NumPy and SciPy and float64.
 
-Slow and literal on purpose: ``pyldfusion.metrics`` is compared with it, and its speed is quoted against it.
+Literal on purpose: ``pyldfusion.metrics`` is compared with it, and its speed is quoted against it.
 Everything takes grey uint8 [H, W] pictures.
 """
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.signal import convolve2d, correlate2d
 
 Picture = NDArray[np.uint8]
+Plane = NDArray[np.float64]
 
 
 def en(fused: Picture) -> float:
@@ -34,7 +35,7 @@ def cc(fused: Picture, ir: Picture, vis: Picture) -> float:
 
 
 def pearson_uint8(x: Picture, y: Picture) -> float:
-    def saturate(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def saturate(values: Plane) -> Plane:
         return np.clip(np.floor(values + 0.5), 0, 255)
 
     dx = saturate(x - x.mean())
@@ -49,7 +50,7 @@ def cc_uint8(fused: Picture, ir: Picture, vis: Picture) -> float:
 SOBEL = np.array([[1, 2, 1], [0, 0, 0], [-1, -2, -1]], np.float64)
 
 
-def sobel(picture: Picture) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def sobel(picture: Picture) -> tuple[Plane, Plane]:
     """Gradients along x and y with a replicated border."""
     padded = np.pad(picture.astype(np.float64), 1, mode="edge")
     return convolve2d(padded, SOBEL.T, mode="valid"), convolve2d(padded, SOBEL, mode="valid")
@@ -86,13 +87,13 @@ def mi(fused: Picture, ir: Picture, vis: Picture) -> float:
 
 
 def qabf(fused: Picture, ir: Picture, vis: Picture) -> float:
-    def strength_and_angle(picture: Picture) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def strength_and_angle(picture: Picture) -> tuple[Plane, Plane]:
         gx, gy = sobel(picture)
         upright = gx == 0
         angle = np.where(upright, np.pi / 2, np.arctan(gy / np.where(upright, 1, gx)))
         return np.sqrt(gx**2 + gy**2), angle
 
-    def preserved(source: Picture) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def preserved(source: Picture) -> tuple[Plane, Plane]:
         g, a = strength_and_angle(source)
         strength = np.minimum(g, g_f) / np.maximum(np.maximum(g, g_f), 1e-300)
         angle = np.abs(np.abs(a - a_f) - np.pi / 2) / (np.pi / 2)
@@ -106,13 +107,13 @@ def qabf(fused: Picture, ir: Picture, vis: Picture) -> float:
     return float((q_ir * w_ir + q_vis * w_vis).sum() / (w_ir + w_vis).sum())
 
 
-def gaussian(size: int, sigma: float) -> NDArray[np.float64]:
+def gaussian(size: int, sigma: float) -> Plane:
     axis = np.arange(size) - (size - 1) / 2
     window = np.exp(-(axis[:, None] ** 2 + axis[None, :] ** 2) / (2 * sigma**2))
     return window / window.sum()
 
 
-def smooth(picture: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray[np.float64]:
+def smooth(picture: Plane, window: Plane) -> Plane:
     """Correlation with a separable symmetric window where it lies wholly inside the picture."""
     column = window.sum(axis=1, keepdims=True)
     return correlate2d(correlate2d(picture, column, mode="valid"), column.T, mode="valid")
@@ -121,7 +122,7 @@ def smooth(picture: NDArray[np.float64], window: NDArray[np.float64]) -> NDArray
 def ssim(fused: Picture, ir: Picture, vis: Picture) -> float:
     window = gaussian(11, 1.5)
 
-    def similarity(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    def similarity(x: Plane, y: Plane) -> float:
         mx, my = smooth(x, window), smooth(y, window)
         vx = smooth(x * x, window) - mx * mx
         vy = smooth(y * y, window) - my * my
@@ -137,7 +138,7 @@ def viff(fused: Picture, ir: Picture, vis: Picture) -> float:
     noise, c = 0.005 * 255**2, 1e-7
     f, a, b = (picture.astype(np.float64) for picture in (fused, ir, vis))
 
-    def transfer(s: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    def transfer(s: Plane) -> tuple[Plane, Plane, Plane]:
         """Gain, residual variance and source variance of ``f`` seen as a distorted ``s``."""
         ms, mf = smooth(s, window), smooth(f, window)
         vs = smooth(s * s, window) - ms * ms

@@ -54,8 +54,8 @@ def correlation(joint: Counts) -> float:
 def correlation_uint8(joint: Counts) -> float:
     """Pearson's correlation as MATLAB computes it when the pictures were left in uint8.
 
-    Deviations from the mean are rounded and clipped to 0..255, so that those below the mean vanish, and products
-    are clipped to 255 before they are summed. NaN where nothing is left of a picture.
+    Deviations from the mean are rounded and clipped to 0..255, so that those below the mean vanish, and
+    products are clipped to 255 before they are summed. NaN where nothing is left of a picture.
     """
     rows, columns = joint.sum(axis=1), joint.sum(axis=0)
     dx, dy = _saturated_deviations(rows), _saturated_deviations(columns)

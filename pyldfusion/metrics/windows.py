@@ -1,10 +1,11 @@
 """Metrics of local statistics under a sliding Gaussian window: VIFF and SSIM.
 
-Sums run in float64: the variances are differences of large numbers, and float32 would leave noise in flat areas.
+All in float64: variances are small differences of large numbers, and float32 would leave noise in flat areas.
 """
 
 from __future__ import annotations
 
+from math import log
 from typing import Any, NamedTuple
 
 import cv2
@@ -12,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .pictures import Grey
-from .strips import strips
+from .tiles import tiles
 
-Floats = NDArray[np.float64]
+Plane = NDArray[Any]  # grey levels of any type on the way in, float64 on the way out
 
 #: Smallest side that leaves VIFF's fourth scale a whole window, and SSIM one window; pixels.
 VIFF_SIDE = 41
@@ -32,39 +33,40 @@ _SSIM_C1, _SSIM_C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 class Local(NamedTuple):
-    """A picture with its local mean and variance."""
+    """A float64 picture [H, W] with its local mean and variance."""
 
-    levels: Floats
-    mean: Floats
-    variance: Floats
+    levels: Plane
+    mean: Plane
+    variance: Plane
 
 
 class Window:
-    """A normalised, separable Gaussian window of odd ``size``, used only where it lies wholly inside the picture."""
+    """A normalised Gaussian window of odd ``size``, used only where it lies wholly inside the picture."""
 
     def __init__(self, size: int, sigma: float) -> None:
         self._margin = size // 2
         self._kernel = cv2.getGaussianKernel(size, sigma, cv2.CV_64F)
 
-    def mean(self, picture: NDArray[Any]) -> Floats:
-        """[H, W] -> [H - size + 1, W - size + 1]"""
+    def mean(self, picture: Plane) -> Plane:
+        """[H, W] -> [H - size + 1, W - size + 1], float64"""
         m = self._margin
         full = cv2.sepFilter2D(picture, cv2.CV_64F, self._kernel, self._kernel)
         return full[m : full.shape[0] - m, m : full.shape[1] - m]
 
-    def local(self, picture: Floats) -> Local:
-        mean = self.mean(picture)
-        return Local(picture, mean, np.maximum(self.mean(picture * picture) - mean * mean, 0))
+    def local(self, picture: Plane) -> Local:
+        levels = picture.astype(np.float64, copy=False)
+        mean = self.mean(levels)
+        return Local(levels, mean, np.maximum(self.mean(levels * levels) - mean * mean, 0))
 
-    def covariance(self, a: Local, b: Local) -> Floats:
+    def covariance(self, a: Local, b: Local) -> Plane:
         return self.mean(a.levels * b.levels) - a.mean * b.mean
 
 
 def structural_similarity(fused: Grey, ir: Grey, vis: Grey) -> float:
     window = Window(SSIM_SIDE, _SSIM_SIGMA)
     total = 0.0
-    for strip in strips(fused, ir, vis, overlap=SSIM_SIDE - 1):
-        f, a, b = (window.local(rows.astype(np.float64)) for rows in strip)
+    for tile in tiles(fused, ir, vis, overlap=SSIM_SIDE - 1):
+        f, a, b = (window.local(part) for part in tile)
         total += _similarity(window, a, f) + _similarity(window, b, f)
     height, width = fused.shape
     return total / 2 / ((height - SSIM_SIDE + 1) * (width - SSIM_SIDE + 1))
@@ -78,47 +80,42 @@ def _similarity(window: Window, a: Local, b: Local) -> float:
 
 
 def visual_fidelity(fused: Grey, ir: Grey, vis: Grey) -> float:
-    pictures: list[NDArray[Any]] = [fused, ir, vis]
+    pictures: list[Plane] = [fused, ir, vis]
     total = 0.0
     for scale, (size, weight) in enumerate(_VIFF_SCALES):
         window = Window(size, size / 5)
         if scale > 0:
             pictures = [np.ascontiguousarray(window.mean(picture)[::2, ::2]) for picture in pictures]
         if weight > 0:
-            parts = [_information(window, *rows) for rows in strips(*pictures, overlap=size - 1)]
+            parts = [_information(window, *tile) for tile in tiles(*pictures, overlap=size - 1)]
             kept, held = (sum(part) for part in zip(*parts, strict=True))
             total += weight * kept / held
     return total / sum(weight for _, weight in _VIFF_SCALES)
 
 
-def _information(window: Window, fused: NDArray[Any], ir: NDArray[Any], vis: NDArray[Any]) -> tuple[float, float]:
+def _information(window: Window, fused: Plane, ir: Plane, vis: Plane) -> tuple[float, float]:
     """Visual information at one scale: what the fused picture keeps of its sources, and what they hold."""
-    f, a, b = (window.local(rows.astype(np.float64, copy=False)) for rows in (fused, ir, vis))
-    gain, residual, variance = _transfer(window, a, f)
-    other_gain, other_residual, other_variance = _transfer(window, b, f)
-    first = gain < other_gain
-    gain = np.where(first, gain, other_gain)
-    residual = np.where(first, residual, other_residual)
-    variance = np.where(first, variance, other_variance)
-    kept = np.log10(1 + gain * gain * variance / (residual + _VIFF_NOISE)) + _VIFF_C
-    held = np.log10(1 + variance / _VIFF_NOISE) + _VIFF_C
-    return float(kept.sum()), float(held.sum())
+    f, a, b = (window.local(picture) for picture in (fused, ir, vis))
+    gain, residual = _transfer(window, a, f)
+    other_gain, other_residual = _transfer(window, b, f)
+    second = other_gain <= gain
+    np.copyto(gain, other_gain, where=second)
+    np.copyto(residual, other_residual, where=second)
+    variance = np.where(second, b.variance, a.variance)
+    variance[variance < _FLAT] = 0
+    kept = np.log(1 + gain * gain * variance / (residual + _VIFF_NOISE)).sum()
+    held = np.log(1 + variance / _VIFF_NOISE).sum()
+    floor = _VIFF_C * variance.size
+    return float(kept) / log(10) + floor, float(held) / log(10) + floor
 
 
-def _transfer(window: Window, source: Local, fused: Local) -> tuple[Floats, Floats, Floats]:
-    """Model ``fused`` as gain * source + residual: the gain, the residual's variance and the source's variance."""
+def _transfer(window: Window, source: Local, fused: Local) -> tuple[Plane, Plane]:
+    """Model ``fused`` as gain * source + residual: the gain and the residual's variance.
+
+    The definition's rules for flat and reversed areas all come down to a gain of 0, which leaves the fused
+    picture's own variance as residual.
+    """
     covariance = window.covariance(source, fused)
     gain = covariance / (source.variance + _FLAT)
-    residual = fused.variance - gain * covariance
-    # The order of these three rules is part of the definition.
-    empty = source.variance < _FLAT
-    gain[empty] = 0
-    residual[empty] = fused.variance[empty]
-    variance = np.where(empty, 0, source.variance)
-    lost = fused.variance < _FLAT
-    gain[lost] = 0
-    residual[lost] = 0
-    against = gain < 0
-    residual[against] = fused.variance[against]
-    gain[against] = 0
-    return gain, np.maximum(residual, _FLAT), variance
+    gain[(gain < 0) | (source.variance < _FLAT) | (fused.variance < _FLAT)] = 0
+    return gain, np.maximum(fused.variance - gain * covariance, _FLAT)
