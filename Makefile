@@ -1,0 +1,51 @@
+# Two commands matter: `make demo` (a fused picture) and `make test` (everything checked).
+#
+#   PYTHON       the interpreter to start from                    (python3)
+#   VENV         where the virtual environment goes               (.venv)
+#   TORCH_INDEX  an index to take torch from, for a CPU-only or a CUDA build; empty: pip's own
+#   CONSTRAINTS  file with the versions that are known to work    (constraints.txt; empty: newest)
+#   PYLDFUSION_CUDA  auto, 1 or 0: whether the CUDA kernels are compiled
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+CONSTRAINTS ?= constraints.txt
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/*)
+
+.PHONY: demo test lint format clean
+
+demo: $(VENV)/.runtime  ## a fused picture of a generated pair, with its numbers
+	$(BIN)/pyldfusion demo
+
+test: $(VENV)/.dev  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## what `make lint` asks for, done
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info pyldfusion/_native*.so
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(BIN)/python $(SOURCES)
+	$(PIP) --editable '.[openvino]'
+	touch $@
+
+$(VENV)/.torch: $(BIN)/python constraints.txt
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.torch $(SOURCES)
+	$(PIP) --editable '.[openvino,train,export,dev]'
+	touch $@ $(VENV)/.runtime
