@@ -1,0 +1,389 @@
+"""Cars: a stack of rounded outlines lofted into a body, with glass, lamps, wheels and an engine that is hot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .camera import NEAR, Camera
+from .canvas import Patch, Shape
+from .light import Beam, Rays
+from .plan import Climate, Road, pick
+from .texture import Array
+
+__all__ = ["Car", "Stance", "draw_car", "plan_cars"]
+
+Colour = tuple[float, float, float]
+
+# Outlines of a body from the sill up: height, rear end, front end, half width, corner radius (metres), and what the
+# band up to the next outline is made of.
+RINGS: dict[str, list[tuple[float, float, float, float, float, str]]] = {
+    "sedan": [
+        (0.22, -2.05, 2.05, 0.78, 0.25, "sill"), (0.36, -2.22, 2.22, 0.87, 0.34, "bumper"),
+        (0.52, -2.26, 2.27, 0.90, 0.36, "face"), (0.66, -2.24, 2.22, 0.905, 0.36, "lamp"),
+        (0.80, -2.20, 2.05, 0.89, 0.32, "tail"), (0.90, -2.14, 1.65, 0.86, 0.28, "paint"),
+        (0.95, -1.95, 1.25, 0.82, 0.20, "paint"), (0.98, -1.72, 0.98, 0.78, 0.16, "glass"),
+        (1.17, -1.38, 0.58, 0.70, 0.16, "glass"), (1.36, -1.02, 0.16, 0.61, 0.16, "paint"),
+        (1.42, -0.84, -0.02, 0.54, 0.20, "paint"), (1.45, -0.55, -0.25, 0.36, 0.15, "roof"),
+    ],
+    "hatch": [
+        (0.24, -1.80, 1.90, 0.78, 0.25, "sill"), (0.38, -1.96, 2.00, 0.87, 0.34, "bumper"),
+        (0.56, -2.00, 2.04, 0.90, 0.36, "face"), (0.72, -1.98, 1.98, 0.905, 0.36, "lamp"),
+        (0.86, -1.96, 1.80, 0.89, 0.32, "tail"), (0.97, -1.93, 1.40, 0.86, 0.26, "tail"),
+        (1.02, -1.90, 1.12, 0.82, 0.20, "glass"), (1.22, -1.78, 0.70, 0.75, 0.18, "glass"),
+        (1.44, -1.60, 0.26, 0.66, 0.18, "paint"), (1.51, -1.42, 0.06, 0.58, 0.22, "paint"),
+        (1.54, -1.0, -0.3, 0.38, 0.2, "roof"),
+    ],
+    "suv": [
+        (0.30, -2.10, 2.15, 0.84, 0.25, "sill"), (0.46, -2.26, 2.30, 0.94, 0.32, "bumper"),
+        (0.68, -2.30, 2.33, 0.97, 0.34, "face"), (0.86, -2.28, 2.28, 0.97, 0.34, "lamp"),
+        (1.02, -2.25, 2.14, 0.955, 0.30, "tail"), (1.12, -2.22, 1.70, 0.92, 0.26, "tail"),
+        (1.16, -2.18, 1.30, 0.88, 0.20, "glass"), (1.40, -2.08, 0.92, 0.81, 0.18, "glass"),
+        (1.64, -1.94, 0.52, 0.72, 0.18, "paint"), (1.72, -1.75, 0.30, 0.64, 0.22, "paint"),
+        (1.75, -1.3, -0.2, 0.42, 0.2, "roof"),
+    ],
+    "van": [
+        (0.28, -2.50, 2.35, 0.88, 0.18, "sill"), (0.45, -2.60, 2.52, 0.96, 0.26, "bumper"),
+        (0.72, -2.62, 2.55, 0.98, 0.26, "face"), (0.92, -2.62, 2.48, 0.98, 0.26, "lamp"),
+        (1.08, -2.61, 2.30, 0.98, 0.24, "tail"), (1.22, -2.60, 1.95, 0.97, 0.20, "cab"),
+        (1.55, -2.58, 1.58, 0.95, 0.18, "cab"), (1.88, -2.55, 1.22, 0.92, 0.18, "panel"),
+        (2.10, -2.50, 1.00, 0.88, 0.20, "panel"), (2.16, -2.2, 0.7, 0.6, 0.2, "roof"),
+    ],
+    "bus": [
+        (0.30, -5.4, 5.3, 1.18, 0.15, "sill"), (0.55, -5.5, 5.45, 1.24, 0.22, "face"),
+        (0.80, -5.5, 5.48, 1.25, 0.22, "lamp"), (1.00, -5.5, 5.48, 1.25, 0.22, "tail"),
+        (1.25, -5.5, 5.46, 1.25, 0.22, "glass"), (1.75, -5.5, 5.42, 1.24, 0.22, "glass"),
+        (2.30, -5.48, 5.36, 1.23, 0.22, "paint"), (2.75, -5.46, 5.28, 1.21, 0.24, "paint"),
+        (2.95, -5.3, 5.1, 1.05, 0.25, "roof"),
+    ],
+}
+WHEELS = {"sedan": (-1.32, 1.38, 0.32), "hatch": (-1.2, 1.25, 0.31), "suv": (-1.35, 1.42, 0.37), "van": (-1.6, 1.6, 0.35),
+          "bus": (-2.9, 2.9, 0.48)}
+PAINTS: tuple[Colour, ...] = (
+    (0.012, 0.012, 0.012), (0.04, 0.04, 0.042), (0.45, 0.45, 0.45), (0.60, 0.60, 0.59), (0.22, 0.22, 0.22),
+    (0.03, 0.03, 0.30), (0.22, 0.07, 0.03), (0.08, 0.10, 0.06), (0.05, 0.22, 0.40), (0.16, 0.14, 0.10),
+)
+
+
+@dataclass(frozen=True)
+class Stance:
+    """Where a car is at a time: metres, and its heading (0: away from the camera, pi: towards it)."""
+
+    x: float
+    z: float
+    heading: float
+
+
+@dataclass(frozen=True)
+class Car:
+    """A car on its lane: ``z`` at time 0, ``speed`` in m/s (negative towards the camera, 0 parked or waiting)."""
+
+    shape: str
+    across: float
+    z: float
+    speed: float
+    heading: float
+    bend: float
+    paint: Colour
+    running: bool
+    brake: bool
+    lamps: bool
+    engine: float
+    seed: int
+
+    SPAN = 260.0  # metres of road a car drives before it comes again, from behind the camera
+
+    def stance(self, t: float) -> Stance:
+        z = (self.z + self.speed * t + 14.0) % self.SPAN - 14.0 if self.speed else self.z
+        lean = float(np.arctan(2 * self.bend * abs(z)))
+        return Stance(self.across + self.bend * z * abs(z), z, self.heading + lean)
+
+    def beam(self, t: float) -> Beam | None:
+        """Its low beam at ``t``, if it drives with light."""
+        if not (self.lamps and self.running):
+            return None
+        at = self.stance(t)
+        front = RINGS[self.shape][2][2]
+        hx, hz = float(np.sin(at.heading)), float(np.cos(at.heading))
+        return Beam((at.x + hx * front, 0.68, at.z + hz * front), (hx, hz), (0.82, 0.95, 1.0), 34.0)
+
+
+def plan_cars(rng: np.random.Generator, road: Road, count: int, lamps: bool) -> tuple[Car, ...]:
+    """``count`` cars: on their lanes with room between them, or parked at the kerb."""
+    cars: list[Car] = []
+    lane = 2 * road.half / road.lanes
+    speeds = {-1: -pick(rng, (5, 14)), 1: pick(rng, (5, 14))}
+    taken: dict[tuple[int, float], list[float]] = {}
+    for k in range(count):
+        away = 1 if rng.random() < 0.5 else -1
+        parked = rng.random() < 0.3
+        index = int(rng.integers(max(road.lanes // 2, 1)))
+        shape = str(rng.choice(["sedan", "hatch", "suv", "van", "bus"], p=[0.34, 0.26, 0.24, 0.1, 0.06]))
+        across = away * (road.half - 1.15) if parked else away * (road.half - (index + 0.5) * lane)
+        if road.lanes == 3 and not parked and away < 0:
+            across = -road.half + 0.5 * lane
+        z = pick(rng, (7.5, 16)) if k == 0 else float(8 + 55 * rng.random() ** 1.3)
+        row = taken.setdefault((away, round(across, 1)), [])
+        while any(abs(z - other) < 9.5 for other in row):
+            z += 9.5
+        row.append(z)
+        waits = not parked and rng.random() < 0.25
+        paint = np.array(PAINTS[int(rng.integers(len(PAINTS)))]) * rng.uniform(0.7, 1.15)
+        cars.append(
+            Car(
+                shape=shape, across=across, z=z, speed=0.0 if parked or waits else speeds[away],
+                heading=0.0 if away > 0 else np.pi, bend=road.bend,
+                paint=(float(paint[0]), float(paint[1]), float(paint[2])), running=not parked or rng.random() < 0.1,
+                brake=bool(waits or rng.random() < 0.2), lamps=lamps,
+                engine=pick(rng, (6, 20)) if not parked else pick(rng, (-1.0, 5)) * (rng.random() < 0.6),
+                seed=int(rng.integers(1 << 20)),
+            )
+        )
+    return tuple(cars)
+
+
+def outline(car: Car, at: Stance, margin: float = 0.0) -> tuple[Array, Array]:
+    """X and Z of the car's rounded footprint on the ground, ``margin`` metres larger."""
+    _, rear, front, half, _, _ = RINGS[car.shape][2]
+    angle = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    side = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.4 * (half + margin)
+    ahead = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.4 * ((front - rear) / 2 + margin) + (front + rear) / 2
+    return _turn(at, side, ahead)
+
+
+def _turn(at: Stance, side: Any, ahead: Any) -> tuple[Any, Any]:
+    c, s = np.cos(at.heading), np.sin(at.heading)
+    return at.x + side * c + ahead * s, at.z - side * s + ahead * c
+
+
+def _ring(rear: float, front: float, half: float, corner: float, segments: int) -> tuple[Array, Array, Array]:
+    """A rounded rectangle as side, ahead [n], and which part each segment that starts there belongs to.
+
+    Parts: 0 front, 1 a corner, 2 the right side, 3 rear, 4 the left side.
+    """
+    corner = min(corner, half * 0.9, (front - rear) * 0.45)
+    a, b = half - corner, max(front - rear, 0.1) / 2 - corner * 0.6
+    mid = (front + rear) / 2
+    bend = np.linspace(0, np.pi / 2, 4)
+    sides, aheads, parts = [], [], []
+
+    def run(x0: float, z0: float, x1: float, z1: float, count: int, part: int) -> None:
+        for t in np.linspace(0, 1, count, endpoint=False):
+            sides.append(x0 + (x1 - x0) * t)
+            aheads.append(z0 + (z1 - z0) * t)
+            parts.append(part)
+
+    def turn(cx: float, cz: float, start: float) -> None:
+        for angle in bend[:-1]:
+            sides.append(cx + corner * np.sin(start + angle))
+            aheads.append(cz + corner * 0.6 * np.cos(start + angle))
+            parts.append(1)
+
+    top, bottom = mid + b + corner * 0.6, mid - b - corner * 0.6
+    run(-a, top, a, top, segments, 0)
+    turn(a, mid + b, 0)
+    run(half, mid + b, half, mid - b, segments, 2)
+    turn(a, mid - b, np.pi / 2)
+    run(a, bottom, -a, bottom, segments, 3)
+    turn(-a, mid - b, np.pi)
+    run(-half, mid - b, -half, mid + b, segments, 4)
+    turn(-a, mid + b, 3 * np.pi / 2)
+    return np.array(sides, np.float32), np.array(aheads, np.float32), np.array(parts)
+
+
+def draw_car(camera: Camera, car: Car, at: Stance, climate: Climate, rays: Rays, fine: int = 2) -> Patch | None:
+    """The car as both cameras see it; None when out of view or partly behind the eye."""
+    rings = RINGS[car.shape]
+    reach = rings[2][2] + 0.3
+    if at.z - reach < NEAR:
+        return None
+    scale = camera.focal / at.z
+    segments = 10 if scale > 25 else 6
+    loops = [_ring(*ring[1:5], segments) for ring in rings]
+    side = np.stack([loop[0] for loop in loops])  # [rings, n]
+    ahead = np.stack([loop[1] for loop in loops])
+    up = np.broadcast_to(np.array([ring[0] for ring in rings], np.float32)[:, None], side.shape)
+    parts = loops[0][2]
+
+    x, z = _turn(at, side, ahead)
+    u, v = camera.project(x, up, z)
+    ground = camera.project(at.x, 0.0, float(z.min()))[1]
+    shape = Shape(camera, (float(u.min()), float(v.min()), float(u.max()), float(ground)), fine if scale > 6 else fine + 1)
+    if shape.empty:
+        return None
+    _wheels_end_on(shape, camera, car, at, climate)
+    _loft(shape, camera, car, at, climate, rays, (side, up, ahead), (x, z, u, v), parts)
+    _cap(shape, car, climate, rays, u[-1], v[-1])
+    _wheels(shape, camera, car, at, climate, rays)
+    return shape.patch()
+
+
+def _loft(
+    shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate, rays: Rays, local: tuple[Array, Array, Array],
+    world: tuple[Array, Array, Array, Array], parts: Array,
+) -> None:
+    """The bands between outlines, quad by quad from far to near."""
+    side, up, ahead = local
+    x, z, u, v = world
+    rolled = [np.roll(a, -1, axis=1) for a in (x, up, z, u, v, side, ahead)]
+    x1, up1, z1, u1, v1, side1, ahead1 = rolled
+    ax, ay, az = x1[:-1] - x[:-1], up1[:-1] - up[:-1], z1[:-1] - z[:-1]
+    bx, by, bz = x[1:] - x[:-1], up[1:] - up[:-1], z[1:] - z[:-1]
+    normal = np.stack([by * az - bz * ay, bz * ax - bx * az, bx * ay - by * ax], -1)
+    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+    centre = np.stack([(x[:-1] + x1[1:]) / 2, (up[:-1] + up1[1:]) / 2, (z[:-1] + z1[1:]) / 2], -1)
+    middle = np.array([at.x, 0.7, at.z], np.float32)
+    flip = np.sum(normal * (centre - middle), -1) < 0
+    normal = np.where(flip[..., None], -normal, normal)
+    view = np.array([0.0, camera.eye, 0.0], np.float32) - centre
+    distance = np.linalg.norm(view, axis=-1)
+    view /= distance[..., None]
+    facing = np.sum(normal * view, -1)
+
+    mid_side, mid_ahead = (side[:-1] + side1[1:]) / 2, (ahead[:-1] + ahead1[1:]) / 2
+    value = _materials(car, climate, rays, normal, view, facing, centre[..., 1], mid_side, mid_ahead, parts)
+    for k in np.argsort(-distance, axis=None):
+        i, j = divmod(int(k), side.shape[1])
+        if facing[i, j] <= 0:
+            continue
+        shape.polygon(
+            (u[i, j], u1[i, j], u1[i + 1, j], u[i + 1, j]), (v[i, j], v1[i, j], v1[i + 1, j], v[i + 1, j]), value[i, j]
+        )
+
+
+def _materials(
+    car: Car, climate: Climate, rays: Rays, normal: Array, view: Array, facing: Array, y: Array, side: Array, ahead: Array,
+    parts: Array,
+) -> Array:
+    """[bands, n, 4] of radiance and temperature: the paint mirrors the sky in both, glass more so."""
+    rings = RINGS[car.shape]
+    labels = [ring[5] for ring in rings[:-1]]
+    length = rings[2][2]
+    light = rays.on(normal[..., 0], normal[..., 1], normal[..., 2])
+    mirror_up = 2 * facing * normal[..., 1] - view[..., 1]
+    fresnel = 0.04 + 0.5 * (1 - np.clip(facing, 0, 1)) ** 4
+    sky = rays.ambient * (0.25 + 1.1 * np.clip(mirror_up * 2 + 0.3, 0, 1))[..., None]
+    shine = np.zeros_like(light)
+    for direction, colour in rays.directed:
+        half = view + direction
+        half /= np.maximum(np.linalg.norm(half, axis=-1, keepdims=True), 1e-6)
+        shine += (np.clip(np.sum(normal * half, -1), 0, 1) ** 60)[..., None] * colour * 0.9
+
+    paint = np.asarray(car.paint, np.float32) * light + (fresnel * 1.4)[..., None] * sky + shine * 0.6
+    under = np.clip((y - 0.2) / 0.5, 0.35, 1)[..., None]
+    value = np.empty((*y.shape, 4), np.float32)
+    value[..., :3] = paint * under
+    engine = car.engine * np.exp(-(((ahead - length * 0.75) / 0.8) ** 2)) * np.exp(-((side / 0.8) ** 2))
+    if car.shape == "bus":
+        engine = car.engine * np.exp(-(((ahead + 5.2) / 1.0) ** 2)) * (y < 1.4)
+    heat = climate.air + 1.2 + 0.08 * climate.sky * np.clip(mirror_up, 0, 1) + engine * np.clip(normal[..., 1] + 0.75, 0, 1.2)
+    heat += (0.30 * car.engine + 0.8) * np.clip((0.75 - y) / 0.5, 0, 1)
+
+    glass = np.float32([0.012, 0.012, 0.010]) * light + ((fresnel * 2.2 + 0.06)[..., None] * sky) + shine
+    cold = climate.air + 0.16 * climate.sky * np.clip(mirror_up + 0.35, 0.1, 1) + (1.5 if car.running else 0.0)
+    black = np.float32([0.02, 0.02, 0.02]) * light + 0.5 * fresnel[..., None] * sky
+    front, rear, flank = parts == 0, parts == 3, (parts == 2) | (parts == 4)
+    toward = np.clip(facing, 0, 1)
+    for i, label in enumerate(labels):
+        if label in ("glass", "cab"):
+            step = ahead[i] / length
+            pillar = np.abs((step * 3.1) % 1.0 - 0.5) < (0.07 if car.shape != "bus" else 0.12)
+            pane = front | (rear & (label == "glass")) | (flank & ~pillar & ((label == "glass") | (step > 0.25)))
+            value[i, pane, :3] = glass[i, pane]
+            heat[i, pane] = cold[i, pane]
+        elif label == "sill":
+            value[i, :, :3] = black[i] * 0.6
+            heat[i] += 0.15 * car.engine
+        elif label in ("face", "bumper"):
+            grille = front & (np.abs(side[i]) < 0.5)
+            value[i, grille, :3] = black[i, grille]
+            heat[i, grille] += 0.45 * car.engine
+            plate = (front | rear) & (np.abs(side[i]) < 0.28)
+            if label == "face":
+                pale = np.float32([0.5, 0.55, 0.55]) * light[i, plate] * 0.9
+                value[i, plate, :3] = pale
+                heat[i, plate] = climate.air + 0.5
+            elif rear.any():
+                exhaust = rear & (np.abs(side[i] - 0.45) < 0.12)
+                heat[i, exhaust] += 2.6 * max(car.engine, 0.0) * car.running
+        if label == "lamp":
+            lamp = (front | (parts == 1)) & (np.abs(side[i]) > 0.42) & (ahead[i] > 0)
+            lens = np.float32([0.35, 0.36, 0.36]) * light[i, lamp] + sky[i, lamp] * 0.4
+            on = (5.0 + 30.0 * toward[i, lamp] ** 3) if car.lamps and car.running else 0.0
+            value[i, lamp, :3] = lens + np.float32([0.85, 0.96, 1.0]) * np.reshape(on, (-1, 1))
+            heat[i, lamp] += 5.0 if car.running and car.lamps else 0.6
+        if label in ("lamp", "tail"):
+            tail = (rear | (parts == 1)) & (np.abs(side[i]) > 0.5) & (ahead[i] < 0)
+            on = (1.1 if car.lamps else 0.05) + (4.5 if car.brake else 0.0)
+            red = np.float32([0.02, 0.02, 0.25]) * light[i, tail] + sky[i, tail] * 0.15
+            value[i, tail, :3] = red + np.float32([0.03, 0.05, 1.0]) * (on * car.running)
+            heat[i, tail] += 2.0 * car.running
+    value[..., 3] = heat
+    return value
+
+
+def _cap(shape: Shape, car: Car, climate: Climate, rays: Rays, u: Array, v: Array) -> None:
+    """The flat of the roof."""
+    colour = np.asarray(car.paint, np.float32) * rays.on(0.0, 1.0, 0.0) + 0.12 * rays.ambient
+    shape.polygon(u, v, (*colour, climate.air + 0.10 * climate.sky))
+
+
+def _wheels_end_on(shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate) -> None:
+    """Tyres and the dark under the car, as seen from its ends; the body is drawn over them."""
+    rear, front, radius = WHEELS[car.shape]
+    half = RINGS[car.shape][2][3]
+    warm = climate.air + (0.9 * car.engine + 3 if car.running else 0.5)
+    for ends in sorted((rear, front), key=lambda a: -_turn(at, 0.0, a)[1]):
+        x, z = _turn(at, np.array([-half * 0.92, half * 0.92]), np.array([ends, ends]))
+        u, v = camera.project(x[[0, 1, 1, 0]], np.array([0.12, 0.12, 0.5, 0.5]), z[[0, 1, 1, 0]])
+        shape.polygon(u, v, (0.0004, 0.0004, 0.0004, climate.air + 0.6 * max(car.engine, 0.0) + 1))
+        for s in (-1, 1):
+            near = ends - radius * 0.8 * np.sign(np.cos(at.heading))
+            x, z = _turn(at, np.array([s * half * 0.68, s * half * 0.97]), np.array([near, near]))
+            u, v = camera.project(x[[0, 1, 1, 0]], np.array([0.0, 0.0, radius, radius]), z[[0, 1, 1, 0]])
+            shape.polygon(u, v, (0.0015, 0.0015, 0.0015, warm))
+
+
+def _wheels(shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate, rays: Rays) -> None:
+    """Arches, tyres and rims of the side that is in view."""
+    rear, front, radius = WHEELS[car.shape]
+    half = RINGS[car.shape][2][3]
+    c, s = float(np.cos(at.heading)), float(np.sin(at.heading))
+    sign = -1.0 if at.x * c - at.z * s > 0 else 1.0  # the flank whose outward normal looks back at the eye
+    if (at.x * c - at.z * s) * sign + half >= 0:
+        return
+    angle = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+    light = rays.on(sign * c, 0.0, -sign * s)
+    tyre = (0.015 * light).tolist()
+    rim = (0.20 * light + 0.05 * rays.ambient).tolist()
+    warm = climate.air + (0.8 * car.engine + 2.5 if car.running else 0.6)
+    hub = warm + (10.0 if car.running and car.speed else 0.3)
+    for ends in (rear, front):
+        for size, inset, value in (
+            (1.17, 0.0, (0.0008, 0.0008, 0.0008, warm + 1.0)), (1.0, 0.01, (*tyre, warm)), (0.66, 0.015, (*rim, hub)),
+            (0.56, 0.02, (*(0.35 * np.array(rim)), hub + 2.0)), (0.5, 0.02, None), (0.16, 0.02, (*rim, hub)),
+        ):
+            if value is None:
+                _spokes(shape, camera, at, sign * half, ends, radius, (*rim, hub))
+                continue
+            x, z = _turn(at, sign * (half - inset), ends + radius * size * np.cos(angle))
+            y = np.maximum(radius * 0.98 + radius * size * np.sin(angle), 0.0 if size <= 1 else 0.18)
+            u, v = camera.project(x, y, z)
+            shape.polygon(u, v, value)
+
+
+def _spokes(
+    shape: Shape, camera: Camera, at: Stance, side: float, ends: float, radius: float, value: tuple[float, ...]
+) -> None:
+    """Five spokes that turn with the way gone."""
+    roll = at.z / radius
+    for k in range(5):
+        angle = roll + k * 2 * np.pi / 5
+        c, s = np.cos(angle), np.sin(angle)
+        ahead = radius * np.array([-0.06 * s, 0.06 * s, 0.62 * c + 0.06 * s, 0.62 * c - 0.06 * s])
+        up = radius * np.array([0.06 * c, -0.06 * c, 0.62 * s - 0.06 * c, 0.62 * s + 0.06 * c])
+        x, z = _turn(at, side, ends + ahead)
+        u, v = camera.project(x, radius * 0.98 + up, z)
+        shape.polygon(u, v, value)
