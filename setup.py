@@ -32,7 +32,8 @@ def need(what: str, *names: str) -> str:
     for name in names:
         if found := shutil.which(name):
             return found
-    raise SetupError(f"pyldfusion builds a native module and found no {what} (tried: {', '.join(names)}). {HOW_TO_INSTALL}")
+    tried = ", ".join(names)
+    raise SetupError(f"pyldfusion builds a native module and found no {what} (tried: {tried}). {HOW_TO_INSTALL}")
 
 
 class CMakeBuild(build_ext):
@@ -48,7 +49,9 @@ class CMakeBuild(build_ext):
         compiler = need("C++ compiler", shlex.split(cxx)[0]) if cxx else need("C++ compiler", "c++", "g++", "clang++")
         cmake = need("cmake", "cmake")
         if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-            raise SetupError(f"pyldfusion builds a native module and found no Python.h for {sys.executable}. {HOW_TO_INSTALL}")
+            raise SetupError(
+                f"pyldfusion builds a native module and found no Python.h for {sys.executable}. {HOW_TO_INSTALL}"
+            )
         if not shutil.which("ninja"):
             need("make", "make", "gmake")
 

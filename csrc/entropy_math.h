@@ -1,8 +1,6 @@
 // The two formulas of histogram entropy, for CPU and CUDA alike.
 #pragma once
 
-#include <cmath>
-
 #include "common.h"
 
 namespace ldf {
@@ -19,10 +17,10 @@ LDF_HD inline int bin_of(Float value) {
   return inside ? (bin < kBins ? bin : kBins - 1) : kOutside;
 }
 
-// This bin's share of the entropy, -p log2 p with p = count / total; count > 0. Exactly 0 for p = 1.
-LDF_HD inline double bits_of(double count, double total) {
-  const double p = count / total;
-  return p < 1.0 ? -p * std::log2(p) : 0.0;
+// What a bin with `count` > 0 of `total` pixels adds to total * entropy: count * log2(total / count), given both
+// logarithms. Never negative, and exactly 0 when one bin holds everything.
+LDF_HD inline double weighted_bits(double count, double log2_count, double log2_total) {
+  return count * (log2_total - log2_count);
 }
 
 }  // namespace ldf
