@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
-__all__ = ["UNREGISTERED_BELOW", "Registration", "edge_correlation", "load_homography"]
+__all__ = ["UNREGISTERED_BELOW", "Registration", "edge_correlation", "load_homography", "visible_outside"]
 
 UNREGISTERED_BELOW = 0.1  # edge_correlation under this: the pair is probably not registered
 
@@ -60,6 +60,16 @@ class Registration:
             )
         shrinks = width >= size[0] and height >= size[1]
         return cv2.resize(ir, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC), None
+
+
+def visible_outside(fused: NDArray[Any], vis: NDArray[Any], cover: Cover) -> NDArray[Any]:
+    """`fused` where infrared covers the frame, `vis` where it does not, blended at the edge; shape and dtype of both.
+
+    `fused` and `vis` are uint8 or uint16, [H, W] or [H, W, C]; `cover` is what `Registration.place` gives.
+    """
+    weight = cover if fused.ndim == 2 else cover[..., None]
+    mixed = np.rint(vis + (fused.astype(np.float32) - vis) * weight)
+    return np.asarray(mixed.astype(fused.dtype))
 
 
 def load_homography(path: str | Path) -> NDArray[np.float64]:

@@ -2,13 +2,25 @@
 
 from .atomic import atomic_path
 from .images import WRITABLE_SUFFIXES, read_image, read_raw, to_eight_bits, write_image
+from .outputs import PictureOutput, VideoOutput, open_output
 from .pairing import list_images, match_stems
+from .sources import FilePairs, Pair, StreamPairs, open_pairs
+from .video import VideoReader, VideoWriter
 
 __all__ = [
     "WRITABLE_SUFFIXES",
+    "FilePairs",
+    "Pair",
+    "PictureOutput",
+    "StreamPairs",
+    "VideoOutput",
+    "VideoReader",
+    "VideoWriter",
     "atomic_path",
     "list_images",
     "match_stems",
+    "open_output",
+    "open_pairs",
     "read_image",
     "read_raw",
     "to_eight_bits",

@@ -1,0 +1,231 @@
+"""Fuse infrared and visible pictures, directories or videos.
+
+IR and VIS are two images, two directories (paired by file stem), two quoted patterns, or two videos. OUT is an image, a
+directory, a pattern with {stem}, {index} or {view}, or a video (.mp4 .avi .mkv). Without it results go to the current
+directory: fused_STEM.png, the directory fused/, or fused_STEM.mp4. Existing results are replaced.
+
+Infrared of another size is resized onto the visible frame. 16-bit infrared is scaled by its 0.5 and 99.5 percentiles
+unless --thermal gives the range; 16-bit visible gives 16-bit .png or .tif. Videos lose their sound.
+
+Exit code: 0 if every pair was written, 1 if some were not, 2 if none was or the arguments are wrong, 130 after Ctrl-C.
+Finished files are whole even then, and a video ends with the last fused frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from ..errors import PyldfusionError
+from .console import Console
+from .options import add_model_options, open_fuser, size
+
+if TYPE_CHECKING:
+    from ..fuser import Fuser
+    from ..media import FilePairs, Pair, PictureOutput, StreamPairs, VideoOutput
+    from ..registration import Registration
+
+    Output = PictureOutput | VideoOutput
+
+HELP = "fuse images, directories or videos"
+
+EDGE_CHECKS = 10  # pairs whose edges are compared before a run is called unregistered
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ..views import PALETTES
+
+    parser.add_argument("ir", metavar="IR", help="infrared: an image, directory, quoted pattern or video")
+    parser.add_argument("vis", metavar="VIS", help="visible: the same")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="image, directory, pattern or video (default: see above)")
+    add_model_options(parser)
+
+    add = parser.add_argument_group("pictures").add_argument
+    add("--view", type=_views, action="extend", metavar="VIEW", help="fused (default), side (all three) or ir; or several")
+    add("--palette", choices=PALETTES, default="inferno", help="colours of infrared: %(choices)s", metavar="NAME")
+    add("--raw-size", type=size, metavar="WxH", help="size of raw infrared files (little-endian, 16 bits, no header)")
+    add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="values of 16-bit infrared for black and white")
+    add("--fps", type=_rate, metavar="RATE", help="frames a second of a video written (default: the visible video's)")
+
+    add = parser.add_argument_group("infrared of another view").add_mutually_exclusive_group().add_argument
+    add("--homography", metavar="FILE", help="3x3, infrared to visible pixels: text, .json, .npy or .yml")
+    add("--resize", action="store_true", help="stretch infrared whose aspect differs by more than 2 %%")
+
+    add = parser.add_argument_group("messages").add_argument
+    add("--json", action="store_true", help="print a JSON object for each pair (or video), one a line")
+    add("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..media import StreamPairs, open_output, open_pairs
+    from ..registration import Registration, load_homography
+
+    views = list(dict.fromkeys(args.view or ["fused"]))
+    pairs = open_pairs(args.ir, args.vis, args.raw_size)
+    output = open_output(args.out, pairs, views, args.fps)
+    registration = Registration(load_homography(args.homography) if args.homography else None, args.resize)
+    thermal = (args.thermal[0], args.thermal[1]) if args.thermal else None
+    unit = "frames" if isinstance(pairs, StreamPairs) else "pairs"
+    with Console("fuse", pairs.count, unit, args.quiet) as console, warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: console.note(str(message))
+        with open_fuser(args, thermal=thermal) as fuser:
+            worker = _Worker(fuser, registration, views, args.palette, thermal, console)
+            if isinstance(pairs, StreamPairs):
+                return _fuse_stream(pairs, output, worker, args.json)
+            return _fuse_files(pairs, output, worker, args.json)
+
+
+def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool) -> int:
+    """Every pair by itself: one that fails is told, and the others go on."""
+    console, failed, written = worker.console, 0, 0
+    if pairs.alone:
+        names = ", ".join(path.name for path in pairs.alone[:3]) + (", ..." if len(pairs.alone) > 3 else "")
+        console.note(f"{len(pairs.alone)} files have no partner of the same stem and are left out: {names}")
+    with output:
+        for index, pair in enumerate(pairs):
+            record: dict[str, Any] = {"ir": pair.ir, "vis": pair.vis, "error": None}
+            try:
+                record |= worker.fuse(pair, index, output)
+                written += 1
+            except PyldfusionError as error:
+                failed += 1
+                record["error"] = str(error)
+                console.error(f"{pair.name}: {error}")
+            if as_json:
+                print(json.dumps(record), flush=True)
+            elif pairs.count == 1 and written:
+                files = ", ".join(record["out"].values())
+                console.result(f"{files}: {record['width']}x{record['height']}, {worker.with_what}")
+            console.advance()
+    worker.warn_if_unregistered()
+    if not as_json and pairs.count != 1:
+        counts = f"{written} pairs fused, {failed} failed, in {console.seconds:.1f} s"
+        console.result(f"{counts}; the last is {worker.last}; {worker.with_what}")
+    return 0 if not failed else 1 if written else 2
+
+
+def _fuse_stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: bool) -> int:
+    """Two videos: one result, which ends where the first of them ends, or fails, or is interrupted."""
+    console = worker.console
+    record: dict[str, Any] = {"ir": pairs.texts[0], "vis": pairs.texts[1], "error": None}
+    milliseconds, written, code = [], 0, 0
+    try:
+        with output:
+            for index, pair in enumerate(pairs):
+                frame = worker.fuse(pair, index, output)
+                milliseconds.append(frame["milliseconds"])
+                record |= frame
+                written += 1
+                console.advance()
+    except (PyldfusionError, KeyboardInterrupt) as error:
+        record["error"] = str(error) or "interrupted"
+        if not written:
+            raise
+        console.error(f"stopped after {written} frames, which are written: {record['error']}")
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+    finally:
+        if milliseconds:
+            record |= {"frames": written, "milliseconds": statistics.median(milliseconds)}
+        if as_json:
+            print(json.dumps(record), flush=True)
+    if pairs.ended_early:
+        console.note(pairs.ended_early)
+    worker.warn_if_unregistered()
+    if not as_json:
+        rate = f"{written} frames in {console.seconds:.1f} s, {written / console.seconds:.1f} a second"
+        console.result(f"{worker.last}: {rate}, {worker.with_what}")
+    return code
+
+
+class _Worker:
+    """One pair from reading to writing, and what there is to say about it."""
+
+    def __init__(
+        self,
+        fuser: Fuser,
+        registration: Registration,
+        views: list[str],
+        palette: str,
+        thermal: tuple[float, float] | None,
+        console: Console,
+    ) -> None:
+        self.fuser, self.registration, self.views, self.palette = fuser, registration, views, palette
+        self.thermal, self.console = thermal, console
+        self.last = ""  # the first view's path, of the latest pair
+        self._correlations: list[float] = []
+
+    @property
+    def with_what(self) -> str:
+        """The network and engine, for people."""
+        info = self.fuser.info
+        return f"{info['model']} on {info['engine']} {info['precision']}"
+
+    def fuse(self, pair: Pair, index: int, output: Output) -> dict[str, Any]:
+        """Fuse one pair and write its views; returns what --json tells. Raises PyldfusionError."""
+        from ..registration import edge_correlation, visible_outside
+        from ..views import view_picture
+
+        ir, vis = pair.read()
+        height, width = vis.shape[:2]
+        came = f"{ir.shape[1]}x{ir.shape[0]}"
+        ir, cover = self.registration.place(ir, (width, height))
+        if self.registration.homography is None and came != f"{width}x{height}":
+            self.console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
+        correlation = edge_correlation(ir, vis)
+        self._correlations.append(correlation)
+        if len(self._correlations) == EDGE_CHECKS:
+            self.warn_if_unregistered()
+        start = time.perf_counter()
+        fused = self.fuser.fuse(ir, vis)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        if cover is not None:
+            fused = visible_outside(fused, vis, cover)
+        written = {}
+        for view in self.views:
+            picture = view_picture(view, ir, vis, fused, self.palette, self.thermal)
+            written[view] = str(output.write(pair.name, index, view, picture))
+        self.last = written[self.views[0]]
+        return {
+            "out": written,
+            "width": width,
+            "height": height,
+            "milliseconds": round(milliseconds, 2),
+            "edge_correlation": round(correlation, 4),
+        }
+
+    def warn_if_unregistered(self) -> None:
+        """One warning a run, by the median of its first pairs."""
+        from ..registration import UNREGISTERED_BELOW
+
+        looked_at = self._correlations[:EDGE_CHECKS]
+        if looked_at and statistics.median(looked_at) < UNREGISTERED_BELOW:
+            self.console.note(
+                f"the infrared and the visible picture look unregistered (their edges correlate by "
+                f"{statistics.median(looked_at):.2f}; registered pairs have more than {UNREGISTERED_BELOW}), so expect "
+                "double contours; align them first, or give --homography FILE (3x3, infrared to visible pixels)",
+                kind="unregistered",
+            )
+
+
+def _views(text: str) -> list[str]:
+    from ..views import VIEWS
+
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in VIEWS:
+            raise argparse.ArgumentTypeError(f"{name!r} is not a view; expected {', '.join(VIEWS)}")
+    return names
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate; expected frames a second, up to 1000")
+    return rate

@@ -1,0 +1,59 @@
+"""Tell what a model file is: which network, its precision, what it takes and gives, where it comes from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+HELP = "tell what a model file is"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help=".onnx or .safetensors, or full or lite for the bundled models")
+    parser.add_argument("--json", action="store_true", help="as a JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    facts = _facts(args.file)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    metadata = facts.pop("metadata")
+    for name, value in facts.items():
+        print(f"{name:<11} {_readable(name, value)}")
+    for name, value in metadata.items():
+        if name not in facts:
+            print(f"{name:<11} {value}")
+    return 0
+
+
+def _facts(file: str) -> dict[str, Any]:
+    from ..artefact import open_artefact
+    from ..errors import ArtefactError, DependencyError
+
+    artefact = open_artefact(file)
+    try:
+        parameters = sum(tensor.size for tensor in artefact.state_dict().values())
+    except (ArtefactError, DependencyError):  # an engine, a foreign graph, or safetensors is not installed
+        parameters = None
+    return {
+        "file": str(artefact.path),
+        "kind": artefact.kind,
+        "variant": artefact.variant,
+        "precision": artefact.precision,
+        "io": artefact.io,
+        "opset": artefact.metadata.get("opset"),
+        "parameters": parameters,
+        "size": artefact.size,
+        "sha256": artefact.sha256,
+        "metadata": artefact.metadata,
+    }
+
+
+def _readable(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "parameters":
+        return f"{value:,} ({value / 1e6:.2f} million)"
+    return f"{value:,} bytes" if name == "size" else str(value)

@@ -1,0 +1,37 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..fuser import Fuser
+
+__all__ = ["add_model_options", "open_fuser", "size"]
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which network runs where; `open_fuser` opens what they say."""
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", metavar="NAME|FILE", help="full, lite, or an .onnx or .safetensors file")
+    model.add_argument("--engine", help="openvino, onnxruntime or torch (default: the fastest installed)")
+    model.add_argument("--precision", help="fp32 or bf16 (default: the fastest that this CPU has itself)")
+    model.add_argument("--device", help="cpu, cuda or cuda:N")
+    model.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the physical cores)")
+
+
+def open_fuser(args: argparse.Namespace, **options: Any) -> Fuser:
+    """The Fuser that the model options ask for; `options` are passed on to it."""
+    from ..fuser import Fuser
+
+    return Fuser(args.model, args.device, args.engine, precision=args.precision, threads=args.threads, **options)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Parse WIDTHxHEIGHT; for argparse's `type`."""
+    match = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
+    if match is None or not int(match[1]) or not int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; expected WIDTHxHEIGHT such as 640x480")
+    return int(match[1]), int(match[2])

@@ -1,0 +1,141 @@
+"""Where results go: OUT on a command line as a picture, a directory, a pattern or a video."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import string
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .images import WRITABLE_SUFFIXES, write_image
+from .sources import FilePairs, StreamPairs
+from .video import VIDEO_CODECS, VideoWriter
+
+__all__ = ["PictureOutput", "VideoOutput", "open_output"]
+
+FIELDS = ("stem", "view", "index")
+PRINTF = re.compile(r"%(0?\d*)d")
+
+
+class PictureOutput:
+    """One file for each pair and view. `pattern` holds {stem}, {index} and {view}; existing files are replaced."""
+
+    def __init__(self, pattern: str, views: list[str]) -> None:
+        self.pattern = pattern
+        self._views = views
+
+    def __enter__(self) -> PictureOutput:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def path(self, name: str, index: int, view: str) -> Path:
+        """The file for one view of one pair; with several views and no {view}, all but the first get a suffix."""
+        path = Path(self.pattern.format(stem=name, index=index, view=view))
+        if view == self._views[0] or "{view" in self.pattern:
+            return path
+        return path.with_name(f"{path.stem}_{view}{path.suffix}")
+
+    def write(self, name: str, index: int, view: str, picture: NDArray[Any]) -> Path:
+        """Write one picture; returns its path."""
+        path = self.path(name, index, view)
+        write_image(path, picture)
+        return path
+
+    def check(self, pairs: FilePairs) -> None:
+        """Raises InputError if two results would have one name, or if one would replace an input."""
+        inputs = {path.resolve(): path for files in pairs.files for path in files}
+        taken: dict[Path, str] = {}
+        for index, (_, vis) in enumerate(pairs.files):
+            for view in self._views:
+                path = self.path(vis.stem, index, view)
+                if path.resolve() in inputs:
+                    raise InputError(f"the result {path} would replace an input; choose another OUT")
+                if path in taken:
+                    raise InputError(
+                        f"{taken[path]} and {vis.name} would both be written to {path}; "
+                        "give a directory, or a pattern such as fused_{stem}.png"
+                    )
+                taken[path] = vis.name
+
+
+class VideoOutput:
+    """A video for each view. Closing finishes them; what was written before an interruption is whole."""
+
+    def __init__(self, path: Path, views: list[str], rate: float | None) -> None:
+        self.paths = {view: path if view == views[0] else path.with_stem(f"{path.stem}_{view}") for view in views}
+        self._writers = {view: VideoWriter(file, rate) for view, file in self.paths.items()}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> VideoOutput:
+        for writer in self._writers.values():
+            self._stack.enter_context(writer)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def write(self, name: str, index: int, view: str, picture: NDArray[Any]) -> Path:
+        """Add one frame; returns the video's path."""
+        self._writers[view].write(picture)
+        return self.paths[view]
+
+
+def open_output(
+    out: str | None, pairs: FilePairs | StreamPairs, views: list[str], rate: float | None = None
+) -> PictureOutput | VideoOutput:
+    """Decide where the results of `pairs` go.
+
+    Without `out`: `fused_STEM.png` for one pair, the directory `fused` for several, `fused_STEM.mp4` for a video
+    (or another view's name in place of `fused`), all in the current directory. `rate` is the frames a second of a
+    video, default the visible input's. Raises InputError for a suffix that cannot be written, an unknown
+    placeholder, results that would share a name or replace an input.
+    """
+    several = pairs.count != 1
+    if out is None:
+        if pairs.is_stream:
+            out = f"{views[0]}_{Path(pairs.texts[1]).stem}.mp4" if isinstance(pairs, StreamPairs) else ""
+        else:
+            out = f"{views[0]}/" if several else f"{views[0]}_{{stem}}.png"
+    suffix = Path(out).suffix.lower()
+    if suffix in VIDEO_CODECS and not Path(out).is_dir():
+        inputs = pairs.texts if isinstance(pairs, StreamPairs) else ()
+        if any(Path(text).resolve() == Path(out).resolve() for text in inputs):
+            raise InputError(f"the result {out} would replace an input; choose another OUT")
+        return VideoOutput(Path(out), views, rate or pairs.rate)
+    if Path(out).is_dir() or out.endswith("/") or not suffix:
+        out = f"{out.replace('{', '{{').replace('}', '}}').rstrip('/') or '/'}/{{stem}}.png"
+    elif suffix not in WRITABLE_SUFFIXES:
+        known = " ".join((*WRITABLE_SUFFIXES, *VIDEO_CODECS))
+        raise InputError(f"{out}: cannot write {suffix}; use a directory or one of {known}")
+    pattern = PRINTF.sub(lambda match: f"{{index:{match[1]}d}}", out)
+    _check_fields(pattern)
+    output = PictureOutput(pattern, views)
+    if isinstance(pairs, FilePairs):
+        output.check(pairs)
+    elif "{stem" not in pattern and "{index" not in pattern:
+        raise InputError(f"{out} is one picture, but a video has many frames; add {{index}} to it, or use .mp4")
+    return output
+
+
+def _check_fields(pattern: str) -> None:
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(pattern) if field is not None]
+        unknown = next((field for field in fields if field not in FIELDS), None)
+        if unknown is None:
+            pattern.format(stem="a", index=1, view="fused")
+            return
+    except ValueError as error:
+        message = f"OUT {pattern!r} is not a pattern ({error}); placeholders are {{stem}} {{index}} {{view}}"
+        raise InputError(message) from None
+    close = difflib.get_close_matches(unknown, FIELDS, n=1)
+    hint = f"; did you mean {{{close[0]}}}?" if close else "; placeholders are {stem} {index} {view}"
+    raise InputError(f"OUT {pattern!r} has an unknown placeholder {{{unknown}}}{hint}")
