@@ -14,15 +14,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", help=".safetensors, an exported .onnx, or full or lite for the bundled ones")
     parser.add_argument("-o", "--output", type=Path, help="the .onnx file to write (default: beside the weights)")
     parser.add_argument(
-        "--precision", default="fp32", choices=("fp32", "fp16-stored"),
+        "--precision",
+        default="fp32",
+        choices=("fp32", "fp16-stored"),
         help="fp16-stored: 16-bit weights, computed in 32 bits, half the size (default: fp32)",
     )
     parser.add_argument(
-        "--io", default="frames", choices=("frames", "planes"),
+        "--io",
+        default="frames",
+        choices=("frames", "planes"),
         help="frames: uint8 pictures in and out; planes: float luma planes in [0,1] (default: frames)",
     )
     parser.add_argument(
-        "--tolerance", type=float, default=None, metavar="LEVELS",
+        "--tolerance",
+        type=float,
+        default=None,
+        metavar="LEVELS",
         help="largest difference to the network allowed, in grey levels of 255 (default: 1)",
     )
     parser.add_argument("--no-verify", action="store_true", help="do not run the file after writing it")

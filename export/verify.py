@@ -102,16 +102,13 @@ def _inputs(size: tuple[int, int], io: str) -> dict[str, np.ndarray]:
 def _reference(generator: Generator, inputs: dict[str, np.ndarray], io: str) -> np.ndarray:
     module = FrameGraph(generator).double() if io == "frames" else generator
     tensors = {
-        name: torch.from_numpy(array if io == "frames" else array.astype(np.float64))
-        for name, array in inputs.items()
+        name: torch.from_numpy(array if io == "frames" else array.astype(np.float64)) for name, array in inputs.items()
     }
     with torch.inference_mode():
         return np.asarray(module(**tensors).double().numpy())
 
 
-def _run(
-    path: str | Path, runtimes: list[str], inputs: dict[str, np.ndarray]
-) -> Iterator[tuple[str, np.ndarray]]:
+def _run(path: str | Path, runtimes: list[str], inputs: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     if "onnxruntime" in runtimes:
         import onnxruntime
 

@@ -12,6 +12,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from . import onnx_file
 from .errors import ArtefactError, DependencyError
 
 __all__ = ["BUNDLED", "Artefact", "open_artefact", "save_weights"]
@@ -93,11 +95,12 @@ class Artefact:
             return _read_safetensors(self.path)
         if self.kind != "onnx":
             raise ArtefactError(f"{self.path.name} is a {self.kind} engine: the weights cannot be read back from it")
-        weights = {
-            name.removeprefix(GRAPH_PREFIX): tensor.astype(np.float32)
-            for name, tensor in _onnx_initialisers(self.path.read_bytes())
-            if name.startswith(GRAPH_PREFIX)
-        }
+        with _reading(self.path):
+            weights = {
+                name.removeprefix(GRAPH_PREFIX): tensor.astype(np.float32)
+                for name, tensor in onnx_file.read_initialisers(self.path)
+                if name.startswith(GRAPH_PREFIX)
+            }
         if not weights:
             raise ArtefactError(f"{self.path} holds no weights of a fusion network; was it exported by pyldfusion?")
         for name, tensor in list(weights.items()):
@@ -129,12 +132,19 @@ def open_artefact(path: str | Path) -> Artefact:
         raise ArtefactError(f"{file.name}: unknown kind of model file; expected one of {', '.join(sorted(_KINDS))}")
     if file.stat().st_size == 0:
         raise ArtefactError(f"{file} is empty")
-    readers = {"onnx": _onnx_metadata, "safetensors": _safetensors_metadata}
-    try:
+    readers = {"onnx": onnx_file.read_metadata, "safetensors": _safetensors_metadata}
+    with _reading(file):
         metadata = readers[kind](file) if kind in readers else {}
-    except (ValueError, IndexError, KeyError, TypeError, struct.error, OverflowError, RecursionError) as error:
-        raise ArtefactError(f"{file} is damaged or not a {file.suffix} file ({error})") from error
     return Artefact(file, kind, metadata)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Whatever a parser trips over becomes one typed error."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, struct.error, OverflowError, RecursionError) as error:
+        raise ArtefactError(f"{file} is damaged or not a {file.suffix} file ({error})") from error
 
 
 def save_weights(state: Mapping[str, Any], path: str | Path, metadata: Mapping[str, str]) -> dict[str, str]:
@@ -159,7 +169,7 @@ def save_weights(state: Mapping[str, Any], path: str | Path, metadata: Mapping[s
         raise ArtefactError(f"a weight file ends in .safetensors: {path}")
     metadata = {"format": "pyldfusion", "pyldfusion": __version__, **metadata}
     # np.array copies: safetensors would write the memory behind a strided view, not the view
-    tensors = {name: np.array(tensor, np.float32, order="C") for name, tensor in state.items()}
+    tensors = {name: np.array(np.asarray(tensor), np.float32, order="C") for name, tensor in state.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         _safetensors().save_file(tensors, partial, metadata)
@@ -198,99 +208,3 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         return {name: tensor.astype(np.float32) for name, tensor in numpy.load_file(path).items()}
     except Exception as error:  # the library's error type is not public
         raise ArtefactError(f"{path} is damaged ({error})") from error
-
-
-# ONNX is protobuf. What is needed of it (onnx.proto3, fields by number) is little enough to read directly, so that
-# neither the onnx package nor a runtime has to be there to say what a file is.
-_MODEL_OPSETS, _MODEL_GRAPH, _MODEL_METADATA = 8, 7, 14
-_GRAPH_INITIALIZER = 5
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
-_TENSOR_DTYPES = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """Field numbers and values of one protobuf message: int for numbers, memoryview for everything with a length."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                return value
-            if shift > 63:
-                raise ValueError("a number has no end")
-
-    while at < len(data):
-        key = varint()
-        kind = key & 7
-        if kind == 0:
-            yield key >> 3, varint()
-            continue
-        if kind not in (1, 2, 5):
-            raise ValueError("not a protobuf message")
-        length = {1: 8, 5: 4}.get(kind) or varint()
-        if (kind == 2 and length > len(data) - at) or at + length > len(data):
-            raise ValueError("the file is cut short")
-        yield key >> 3, data[at : at + length]
-        at += length
-
-
-def _onnx_metadata(path: Path) -> dict[str, str]:
-    metadata: dict[str, str] = {}
-    graph = False
-    for number, value in _fields(memoryview(path.read_bytes())):
-        if number == _MODEL_METADATA:
-            entry = {n: bytes(v).decode() for n, v in _fields(value)}
-            metadata[entry.get(1, "")] = entry.get(2, "")
-        elif number == _MODEL_OPSETS:
-            opset = dict(_fields(value))
-            if not bytes(opset.get(1, b"")):
-                metadata["opset"] = str(opset.get(2, 0))
-        elif number == _MODEL_GRAPH:
-            graph = True
-    if not graph:
-        raise ValueError("it holds no graph")
-    return metadata
-
-
-def _onnx_initialisers(data: bytes) -> Iterator[tuple[str, np.ndarray]]:
-    for number, graph in _fields(memoryview(data)):
-        if number != _MODEL_GRAPH:
-            continue
-        for graph_field, tensor in _fields(graph):
-            if graph_field == _GRAPH_INITIALIZER:
-                parsed = _onnx_tensor(tensor)
-                if parsed is not None:
-                    yield parsed
-
-
-def _onnx_tensor(data: memoryview) -> tuple[str, np.ndarray] | None:
-    shape: list[int] = []
-    dtype, name, content = 0, "", memoryview(b"")
-    for number, value in _fields(data):
-        if number == _TENSOR_DIMS:
-            shape += [value] if isinstance(value, int) else list(_varints(value))
-        elif number == _TENSOR_TYPE:
-            dtype = value
-        elif number == _TENSOR_NAME:
-            name = bytes(value).decode()
-        elif number in (_TENSOR_RAW, _TENSOR_FLOATS):
-            content = value
-    if dtype not in _TENSOR_DTYPES:
-        return None  # shapes and indices
-    return name, np.frombuffer(content, _TENSOR_DTYPES[dtype]).reshape(shape)
-
-
-def _varints(packed: memoryview) -> Iterator[int]:
-    value = shift = 0
-    for byte in packed:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            yield value
-            value = shift = 0

@@ -76,8 +76,18 @@ def load_author_files(paths: Sequence[str | Path]) -> dict[str, Tensor]:
             raise ArtefactError(f"no such weight file: {path}")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError,
-                AttributeError, IndexError, zipfile.BadZipFile) as error:
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+            OSError,
+            AttributeError,
+            IndexError,
+            zipfile.BadZipFile,
+        ) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ArtefactError(
                 f"{path} is not a weight file that can be read safely ({reason}); expected the authors' "

@@ -170,9 +170,7 @@ class Decoder(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int]) -> None:
         super().__init__()
         channels = (2 * widths[3], *reversed(widths[1:]))
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 5, 2) for a, b in itertools.pairwise(channels)
-        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 5, 2) for a, b in itertools.pairwise(channels))
         self.norm = nn.ModuleList(SampleNorm(c) for c in channels[1:])
         self.out = reflect_conv(channels[-1], 1, 7)
 
