@@ -104,7 +104,7 @@ def load_homography(path: str | Path) -> NDArray[np.float64]:
 def edge_correlation(ir: NDArray[Any], vis: NDArray[Any]) -> float:
     """How well the edges of a pair lie on each other: about 0 for unrelated pictures, at most 1.
 
-    `ir` and `vis` are [H, W] or [H, W, C] of one size and any real dtype. Correlation coefficient of the
+    `ir` and `vis` are [H, W] or [H, W, 3] of one size, uint8, uint16 or float. Correlation coefficient of the
     gradient magnitudes at a longer side of 240 pixels, each divided by its local mean so that one strong edge
     cannot decide.
 
@@ -122,8 +122,8 @@ def _local_edges(frame: NDArray[Any]) -> NDArray[np.float32]:
     height, width = frame.shape[:2]
     scale = min(1.0, COARSE / max(height, width))
     size = max(8, round(width * scale)), max(8, round(height * scale))
-    plane = frame.astype(np.float32) if frame.ndim == 2 else frame.mean(axis=2, dtype=np.float32)
-    plane = cv2.GaussianBlur(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    plane = cv2.GaussianBlur(small if small.ndim == 2 else small.mean(axis=2), (0, 0), 1.0)
     edges = cv2.magnitude(cv2.Sobel(plane, cv2.CV_32F, 1, 0), cv2.Sobel(plane, cv2.CV_32F, 0, 1))
     around = cv2.GaussianBlur(edges, (0, 0), COARSE / 16) + 0.05 * edges.mean() + 1e-6
     return np.asarray((edges / around)[2:-2, 2:-2])  # the border has no gradient of its own

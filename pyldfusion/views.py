@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .media.images import to_eight_bits
-from .thermal import to_uint8
+from .thermal import to_8bit
 
 __all__ = ["PALETTES", "VIEWS", "palette_picture", "view_picture"]
 
@@ -57,7 +57,7 @@ def view_picture(
 def palette_picture(
     ir: NDArray[Any], palette: str = "inferno", thermal: tuple[float, float] | None = None
 ) -> NDArray[np.uint8]:
-    """Infrared [H, W], uint8 or uint16, in false colours: uint8 BGR [H, W, 3]; see `thermal.to_uint8` for 16 bits.
+    """Infrared [H, W], uint8 or uint16, in false colours: uint8 BGR [H, W, 3]; see `thermal.to_8bit` for 16 bits.
 
     An infrared frame that already is in colours [H, W, 3] is left as it is.
     """
@@ -65,7 +65,7 @@ def palette_picture(
         raise InputError(f"unknown palette {palette!r}; expected {', '.join(PALETTES)}")
     if ir.ndim == 3 and ir.shape[2] == 3:
         return _colour(ir)
-    plane = to_uint8(ir, thermal) if ir.dtype != np.uint8 else ir
+    plane = to_8bit(ir, thermal) if ir.dtype != np.uint8 else ir
     colours = PALETTES[palette]
     return _colour(plane) if colours is None else np.asarray(cv2.applyColorMap(plane, colours))
 

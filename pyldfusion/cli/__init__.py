@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"pyldfusion {__version__}")
             return 0
         if verb not in VERBS:
-            kind = "option" if verb.startswith("-") else "verb"
+            kind = "an option" if verb.startswith("-") else "a verb"
             close = _did_you_mean(verb, VERBS)
-            return _fail(f"{verb!r} is not a {kind} of pyldfusion{close}; see pyldfusion --help")
+            return _fail(f"{verb!r} is not {kind} of pyldfusion{close}; see pyldfusion --help")
         return _run_verb(verb, arguments[1:])
     except SystemExit as stop:  # argparse, after --help (0) or a usage error (2)
         return stop.code if isinstance(stop.code, int) else 2

@@ -129,7 +129,7 @@ def _fuse_stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: b
         code = 130 if isinstance(error, KeyboardInterrupt) else 1
     finally:
         if milliseconds:
-            record |= {"frames": written, "milliseconds": statistics.median(milliseconds)}
+            record |= {"frames": written, "milliseconds": round(statistics.median(milliseconds), 2)}
         if as_json:
             print(json.dumps(record), flush=True)
     if pairs.ended_early:
