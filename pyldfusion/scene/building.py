@@ -52,7 +52,7 @@ def _front(surfaces: Surfaces, block: Block, climate: Climate) -> None:
     top = block.height + block.roof * (1 - np.abs(along - DEEP / 2) / (DEEP / 2))
     mask = ~outside & (along <= DEEP) & (y >= 0) & (y <= top)
     footprint = z / np.float32(surfaces.camera.focal)
-    albedo, glow, heat = _facade(block, climate, along, y, footprint, footprint, shop=False, shift=7)
+    albedo, glow, heat = _facade(block, climate, along, y, footprint, footprint, length=DEEP, shop=False, shift=7)
     surfaces.paint(rows, columns, mask, z=z, normal=(0, 0, -1), albedo=albedo, glow=glow, heat=heat)
 
 
@@ -73,7 +73,7 @@ def _side(surfaces: Surfaces, block: Block, climate: Climate) -> None:
         z = np.clip(z, *zs)
         fine = z / np.float32(camera.focal)
         deep = z * z / np.float32(camera.focal * block.x)
-        albedo, glow, heat = _facade(block, climate, z - np.float32(block.z0), y, deep, fine, shop=block.shop)
+        albedo, glow, heat = _facade(block, climate, z - np.float32(block.z0), y, deep, fine, length=block.z1 - block.z0, shop=block.shop)
         surfaces.paint(rows, columns, mask, z=z, normal=(-block.side, 0, 0), albedo=albedo, glow=glow, heat=heat)
     if block.roof:
         _roof(surfaces, block, climate, zs)
@@ -105,17 +105,18 @@ def _roof(surfaces: Surfaces, block: Block, climate: Climate, zs: tuple[float, f
 
 
 def _facade(
-    block: Block, climate: Climate, along: Array, y: Array, fine_a: Array, fine_y: Array, *, shop: bool, shift: int = 0
+    block: Block, climate: Climate, along: Array, y: Array, fine_a: Array, fine_y: Array, *, length: float, shop: bool, shift: int = 0
 ) -> tuple[Array, Array, Array]:
     """Reflectance, emission and temperature at ``along`` the wall and ``y`` over the ground (metres, [h,w])."""
+    pitch = length / max(round(length / block.pitch), 1)
     along, y = (np.asarray(v, np.float32) for v in np.broadcast_arrays(along, y))
     fine_a, fine_y = np.broadcast_to(fine_a, y.shape), np.broadcast_to(fine_y, y.shape)
     seed = block.seed + shift
     whim = hash_table(seed)
     stain = fbm(along, y * 0.3, np.maximum(fine_a, fine_y), frequency=0.5, octaves=5, gain=0.6, seed=seed)
     rough = fbm(along, y, np.maximum(fine_a, fine_y) * 1.5, frequency=7, octaves=3, gain=0.8, seed=seed + 1)
-    level = 1 + 0.07 * stain + 0.05 * rough
-    warm = climate.air + climate.wall + block.warmth + 0.35 * stain + 0.1 * rough + 0.5 * smoothstep(4, 0, y)
+    level = 1 + 0.11 * stain + 0.07 * rough
+    warm = climate.air + climate.wall + block.warmth + 0.6 * stain + 0.15 * rough + 0.9 * smoothstep(4, 0, y)
 
     if block.style == "brick":
         row = np.floor(y / 0.078)
@@ -126,7 +127,7 @@ def _facade(
         level = level * (1 + 0.35 * (bond - 0.5) * detail) * (1 + 0.35 * bed)
         warm = warm - 0.15 * bed
     elif block.style == "concrete":
-        level = level * (1 - 0.3 * np.maximum(stripe(along, block.pitch, 0.03, fine_a), stripe(y, block.floor, 0.04, fine_y)))
+        level = level * (1 - 0.3 * np.maximum(stripe(along, pitch, 0.03, fine_a), stripe(y, block.floor, 0.04, fine_y)))
 
     slab = stripe(y - 0.15, block.floor, 0.3, fine_y)  # floors conduct heat outwards
     warm = warm + 0.6 * slab
@@ -139,22 +140,22 @@ def _facade(
     glow = np.zeros_like(albedo)
     heat = warm + 0.5 * plinth - 0.6 * cornice
 
-    _windows(block, climate, along, y, fine_a, fine_y, shop, whim, seed, albedo, glow, heat)
+    _windows(block, climate, pitch, along, y, fine_a, fine_y, shop, whim, seed, albedo, glow, heat)
     return albedo, glow, heat
 
 
 def _windows(
-    block: Block, climate: Climate, along: Array, y: Array, fine_a: Array, fine_y: Array, shop: bool, whim: Array,
-    seed: int, albedo: Array, glow: Array, heat: Array,
+    block: Block, climate: Climate, pitch: float, along: Array, y: Array, fine_a: Array, fine_y: Array, shop: bool,
+    whim: Array, seed: int, albedo: Array, glow: Array, heat: Array,
 ) -> None:
     """Set windows and shop fronts into a facade, in place."""
-    column, row = np.floor(along / block.pitch), np.floor(y / block.floor)
-    a, b = along - (column + 0.5) * block.pitch, y - (row + 0.53) * block.floor
-    half_a = np.full_like(a, block.window[0] * block.pitch / 2)
+    column, row = np.floor(along / pitch), np.floor(y / block.floor)
+    a, b = along - (column + 0.5) * pitch, y - (row + 0.53) * block.floor
+    half_a = np.full_like(a, block.window[0] * pitch / 2)
     half_b = np.full_like(b, block.window[1] * block.floor / 2)
     ground = row < 1
     if shop:
-        half_a = np.where(ground, block.pitch * 0.46, half_a)
+        half_a = np.where(ground, pitch * 0.46, half_a)
         half_b = np.where(ground, block.floor * 0.36, half_b)
         b = np.where(ground, b + 0.05 * block.floor, b)
     i, j = row.astype(int) % 64, column.astype(int) % 64
@@ -163,7 +164,7 @@ def _windows(
     half_a = np.where(door, 0.55, half_a)
     b = np.where(door, b + 0.18 * block.floor, b)
     fits = (row >= 0) & (y < block.height - 0.5) & ((row + 1) * block.floor < block.height + 0.2)
-    fits &= (whim[(i + 5) % 64, (j + 3) % 64] > 0.06) & ((along > 0.0) | (column >= 0))
+    fits &= (whim[(i + 5) % 64, (j + 3) % 64] > 0.06)
 
     frame = ramp(half_a + 0.09 - np.abs(a), fine_a) * ramp(half_b + 0.09 - np.abs(b), fine_y) * fits
     pane = ramp(half_a - np.abs(a), fine_a) * ramp(half_b - np.abs(b), fine_y) * fits
@@ -171,10 +172,27 @@ def _windows(
     glass = pane * (1 - bars * (~door))
     sill = ramp(0.06 - np.abs(b + half_b + 0.1), fine_y) * ramp(half_a + 0.16 - np.abs(a), fine_a) * fits
 
+    cooler = ramp(0.40 - np.abs(a - 0.1), fine_a) * ramp(0.28 - np.abs(b + half_b + 0.5), fine_y)
+    cooler = cooler * fits * (whim[(i + 40) % 64, (j + 17) % 64] > 0.88) * (row > 0)
+    grid = 0.30 - 0.15 * stripe(a, 0.11, 0.05, fine_a)
+    albedo += (grid[..., None] - albedo) * cooler[..., None]
+    heat += (3.0 + 9.0 * (whim[i, (j + 1) % 64] > 0.5)) * cooler
+
     trim = np.float32(0.42 if whim[0, 0] > 0.4 else 0.08)
     trim_colour = np.array([0.95, 1, 1], np.float32) * trim
     edge = np.clip(np.maximum(frame, sill) - glass, 0, 1)[..., None]
     albedo += (trim_colour - albedo) * edge
+
+    if shop:  # a board over the front, now and then lit
+        which = np.floor(along / (2.5 * pitch)).astype(int) % 64
+        colour = ROOM_LIGHTS[3] * whim[which][:, :, 40:43] ** 1.5
+        board = ramp(0.27 - np.abs(y - 0.93 * block.floor), fine_y) * (whim[which, 44] > 0.35)
+        board = board * ramp(0.46 - np.abs(along / (2.5 * pitch) - np.floor(along / (2.5 * pitch)) - 0.5), fine_a / pitch)
+        letters = stripe(along, 0.42, 0.24, fine_a) * ramp(0.12 - np.abs(y - 0.93 * block.floor), fine_y)
+        albedo += (0.5 * colour - albedo) * board[..., None]
+        on = (whim[which, 45] < 2.2 * climate.lit + 0.02) * board
+        glow += (0.9 * colour + (0.9 - 0.5 * colour) * letters[..., None]) * on[..., None]
+        heat += (1.0 + 2.5 * (on > 0)) * board
 
     # What is behind the glass: a lit room, a curtain, or the dark.
     share = climate.lit * (2.2 if shop else 1.0)

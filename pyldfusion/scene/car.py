@@ -109,6 +109,17 @@ class Car:
         hx, hz = float(np.sin(at.heading)), float(np.cos(at.heading))
         return Beam((at.x + hx * front, 0.68, at.z + hz * front), (hx, hz), (0.82, 0.95, 1.0), 34.0)
 
+    def glints(self, t: float) -> list[tuple[tuple[float, float, float], Array]]:
+        """Its lamps that look at the camera at ``t``, as (place, brightness [3])."""
+        if not (self.lamps and self.running):
+            return []
+        at = self.stance(t)
+        away = np.cos(at.heading) > 0
+        end = RINGS[self.shape][2][1 if away else 2]
+        light = np.float32([0.05, 0.08, 1.0]) * (3.0 if self.brake else 1.0) if away else np.float32([5.1, 5.8, 6.0])
+        places = (_turn(at, side, end) for side in (-0.65, 0.65))
+        return [((float(x), 0.7, float(z)), light) for x, z in places]
+
 
 def plan_cars(rng: np.random.Generator, road: Road, count: int, lamps: bool) -> tuple[Car, ...]:
     """``count`` cars: on their lanes with room between them, or parked at the kerb."""
@@ -195,12 +206,13 @@ def _ring(rear: float, front: float, half: float, corner: float, segments: int) 
 
 def draw_car(camera: Camera, car: Car, at: Stance, climate: Climate, rays: Rays, fine: int = 2) -> Patch | None:
     """The car as both cameras see it; None when out of view or partly behind the eye."""
-    rings = RINGS[car.shape]
-    reach = rings[2][2] + 0.3
+    near = camera.focal / at.z > 25
+    rings = _smooth(RINGS[car.shape], 3 if near else 1)
+    reach = RINGS[car.shape][2][2] + 0.3
     if at.z - reach < NEAR:
         return None
     scale = camera.focal / at.z
-    segments = 10 if scale > 25 else 6
+    segments = 12 if near else 6
     loops = [_ring(*ring[1:5], segments) for ring in rings]
     side = np.stack([loop[0] for loop in loops])  # [rings, n]
     ahead = np.stack([loop[1] for loop in loops])
@@ -214,15 +226,16 @@ def draw_car(camera: Camera, car: Car, at: Stance, climate: Climate, rays: Rays,
     if shape.empty:
         return None
     _wheels_end_on(shape, camera, car, at, climate)
-    _loft(shape, camera, car, at, climate, rays, (side, up, ahead), (x, z, u, v), parts)
+    _loft(shape, camera, car, at, climate, rays, (side, up, ahead), (x, z, u, v), parts, [ring[5] for ring in rings[:-1]])
     _cap(shape, car, climate, rays, u[-1], v[-1])
     _wheels(shape, camera, car, at, climate, rays)
+    _exhaust(shape, camera, car, at, climate)
     return shape.patch()
 
 
 def _loft(
     shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate, rays: Rays, local: tuple[Array, Array, Array],
-    world: tuple[Array, Array, Array, Array], parts: Array,
+    world: tuple[Array, Array, Array, Array], parts: Array, labels: list[str],
 ) -> None:
     """The bands between outlines, quad by quad from far to near."""
     side, up, ahead = local
@@ -243,7 +256,7 @@ def _loft(
     facing = np.sum(normal * view, -1)
 
     mid_side, mid_ahead = (side[:-1] + side1[1:]) / 2, (ahead[:-1] + ahead1[1:]) / 2
-    value = _materials(car, climate, rays, normal, view, facing, centre[..., 1], mid_side, mid_ahead, parts)
+    value = _materials(car, climate, rays, normal, view, facing, centre[..., 1], mid_side, mid_ahead, parts, labels)
     for k in np.argsort(-distance, axis=None):
         i, j = divmod(int(k), side.shape[1])
         if facing[i, j] <= 0:
@@ -255,12 +268,10 @@ def _loft(
 
 def _materials(
     car: Car, climate: Climate, rays: Rays, normal: Array, view: Array, facing: Array, y: Array, side: Array, ahead: Array,
-    parts: Array,
+    parts: Array, labels: list[str],
 ) -> Array:
     """[bands, n, 4] of radiance and temperature: the paint mirrors the sky in both, glass more so."""
-    rings = RINGS[car.shape]
-    labels = [ring[5] for ring in rings[:-1]]
-    length = rings[2][2]
+    length = RINGS[car.shape][2][2]
     light = rays.on(normal[..., 0], normal[..., 1], normal[..., 2])
     mirror_up = 2 * facing * normal[..., 1] - view[..., 1]
     fresnel = 0.04 + 0.5 * (1 - np.clip(facing, 0, 1)) ** 4
@@ -279,13 +290,15 @@ def _materials(
     if car.shape == "bus":
         engine = car.engine * np.exp(-(((ahead + 5.2) / 1.0) ** 2)) * (y < 1.4)
     heat = climate.air + 1.2 + 0.08 * climate.sky * np.clip(mirror_up, 0, 1) + engine * np.clip(normal[..., 1] + 0.75, 0, 1.2)
-    heat += (0.30 * car.engine + 0.8) * np.clip((0.75 - y) / 0.5, 0, 1)
+    heat += (0.15 * car.engine + 0.6) * np.clip((0.75 - y) / 0.5, 0, 1)
 
-    glass = np.float32([0.012, 0.012, 0.010]) * light + ((fresnel * 2.2 + 0.06)[..., None] * sky) + shine
+    glass = np.float32([0.012, 0.012, 0.010]) * light + ((fresnel * 2.2 + 0.06)[..., None] * sky) + 0.25 * shine
     cold = climate.air + 0.16 * climate.sky * np.clip(mirror_up + 0.35, 0.1, 1) + (1.5 if car.running else 0.0)
     black = np.float32([0.02, 0.02, 0.02]) * light + 0.5 * fresnel[..., None] * sky
     front, rear, flank = parts == 0, parts == 3, (parts == 2) | (parts == 4)
     toward = np.clip(facing, 0, 1)
+    width = RINGS[car.shape][2][3]
+    upper = next(ring[0] for ring in RINGS[car.shape] if ring[5] == "tail") + 0.07
     for i, label in enumerate(labels):
         if label in ("glass", "cab"):
             step = ahead[i] / length
@@ -297,7 +310,7 @@ def _materials(
             value[i, :, :3] = black[i] * 0.6
             heat[i] += 0.15 * car.engine
         elif label in ("face", "bumper"):
-            grille = front & (np.abs(side[i]) < 0.5)
+            grille = front & (np.abs(side[i]) < 0.52 * width)
             value[i, grille, :3] = black[i, grille]
             heat[i, grille] += 0.45 * car.engine
             plate = (front | rear) & (np.abs(side[i]) < 0.28)
@@ -305,17 +318,14 @@ def _materials(
                 pale = np.float32([0.5, 0.55, 0.55]) * light[i, plate] * 0.9
                 value[i, plate, :3] = pale
                 heat[i, plate] = climate.air + 0.5
-            elif rear.any():
-                exhaust = rear & (np.abs(side[i] - 0.45) < 0.12)
-                heat[i, exhaust] += 2.6 * max(car.engine, 0.0) * car.running
         if label == "lamp":
-            lamp = (front | (parts == 1)) & (np.abs(side[i]) > 0.42) & (ahead[i] > 0)
+            lamp = (front | (parts == 1)) & (np.abs(side[i]) > 0.50 * width) & (ahead[i] > 0)
             lens = np.float32([0.35, 0.36, 0.36]) * light[i, lamp] + sky[i, lamp] * 0.4
             on = (5.0 + 30.0 * toward[i, lamp] ** 3) if car.lamps and car.running else 0.0
             value[i, lamp, :3] = lens + np.float32([0.85, 0.96, 1.0]) * np.reshape(on, (-1, 1))
             heat[i, lamp] += 5.0 if car.running and car.lamps else 0.6
         if label in ("lamp", "tail"):
-            tail = (rear | (parts == 1)) & (np.abs(side[i]) > 0.5) & (ahead[i] < 0)
+            tail = (rear | (parts == 1)) & (np.abs(side[i]) > 0.62 * width) & (ahead[i] < 0) & (y[i] < upper)
             on = (1.1 if car.lamps else 0.05) + (4.5 if car.brake else 0.0)
             red = np.float32([0.02, 0.02, 0.25]) * light[i, tail] + sky[i, tail] * 0.15
             value[i, tail, :3] = red + np.float32([0.03, 0.05, 1.0]) * (on * car.running)
@@ -334,11 +344,11 @@ def _wheels_end_on(shape: Shape, camera: Camera, car: Car, at: Stance, climate: 
     """Tyres and the dark under the car, as seen from its ends; the body is drawn over them."""
     rear, front, radius = WHEELS[car.shape]
     half = RINGS[car.shape][2][3]
-    warm = climate.air + (0.9 * car.engine + 3 if car.running else 0.5)
+    warm = climate.air + (0.35 * car.engine + 2.0 if car.running else 0.5)
     for ends in sorted((rear, front), key=lambda a: -_turn(at, 0.0, a)[1]):
         x, z = _turn(at, np.array([-half * 0.92, half * 0.92]), np.array([ends, ends]))
         u, v = camera.project(x[[0, 1, 1, 0]], np.array([0.12, 0.12, 0.5, 0.5]), z[[0, 1, 1, 0]])
-        shape.polygon(u, v, (0.0004, 0.0004, 0.0004, climate.air + 0.6 * max(car.engine, 0.0) + 1))
+        shape.polygon(u, v, (0.0004, 0.0004, 0.0004, climate.air + 0.35 * max(car.engine, 0.0) + 0.5))
         for s in (-1, 1):
             near = ends - radius * 0.8 * np.sign(np.cos(at.heading))
             x, z = _turn(at, np.array([s * half * 0.68, s * half * 0.97]), np.array([near, near]))
@@ -358,8 +368,8 @@ def _wheels(shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate
     light = rays.on(sign * c, 0.0, -sign * s)
     tyre = (0.015 * light).tolist()
     rim = (0.20 * light + 0.05 * rays.ambient).tolist()
-    warm = climate.air + (0.8 * car.engine + 2.5 if car.running else 0.6)
-    hub = warm + (10.0 if car.running and car.speed else 0.3)
+    warm = climate.air + (0.35 * car.engine + 2.0 if car.running else 0.6)
+    hub = warm + (6.0 if car.running and car.speed else 0.3)
     for ends in (rear, front):
         for size, inset, value in (
             (1.17, 0.0, (0.0008, 0.0008, 0.0008, warm + 1.0)), (1.0, 0.01, (*tyre, warm)), (0.66, 0.015, (*rim, hub)),
@@ -372,6 +382,34 @@ def _wheels(shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate
             y = np.maximum(radius * 0.98 + radius * size * np.sin(angle), 0.0 if size <= 1 else 0.18)
             u, v = camera.project(x, y, z)
             shape.polygon(u, v, value)
+
+
+def _exhaust(shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate) -> None:
+    """The pipe's end, the hottest spot of all, when the rear is in view."""
+    if np.cos(at.heading) < 0.3:
+        return
+    angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    x, z = _turn(at, 0.45 + 0.055 * np.cos(angle), RINGS[car.shape][1][1] - 0.02)
+    u, v = camera.project(x, RINGS[car.shape][1][0] - 0.06 + 0.05 * np.sin(angle), z)
+    hot = climate.air + (3.2 * max(car.engine, 0.0) if car.running else 0.5)
+    shape.polygon(u, v, (0.002, 0.002, 0.002, hot))
+
+
+def _smooth(
+    rings: list[tuple[float, float, float, float, float, str]], parts: int
+) -> list[tuple[float, float, float, float, float, str]]:
+    """``parts`` outlines for each one, on a Catmull-Rom curve through them."""
+    if parts == 1:
+        return rings
+    points = np.array([ring[:5] for ring in rings])
+    padded = np.concatenate([points[:1], points, points[-1:]])
+    out: list[tuple[float, float, float, float, float, str]] = []
+    for i in range(len(rings) - 1):
+        a, b, c, d = padded[i : i + 4]
+        for t in np.arange(parts) / parts:
+            p = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+            out.append((float(p[0]), float(p[1]), float(p[2]), float(p[3]), float(p[4]), rings[i][5]))
+    return [*out, rings[-1]]
 
 
 def _spokes(

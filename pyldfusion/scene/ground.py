@@ -34,6 +34,13 @@ def paint_ground(surfaces: Surfaces, road: Road, climate: Climate) -> None:
         cover = ramp(side - inner, fine)
         albedo += (colour - albedo) * cover[..., None]
         heat += (warmth - heat) * cover
+    if climate.wet:
+        puddle = fbm(s, z * 0.6, coarse, frequency=0.4, octaves=4, gain=0.6, seed=road.seed + 8)
+        film = climate.wet * smoothstep(-1.2, 0.9, puddle) * ramp(road.walk - side, fine)
+        steep = np.float32(camera.eye) / np.hypot(z, camera.eye)
+        surfaces.gloss[rows] = film * (0.03 + 0.8 * (1 - steep) ** 5)
+        albedo *= (1 - 0.45 * film)[..., None]
+        heat = heat - 0.8 * film
     surfaces.paint(rows, slice(None), True, z=z, normal=(0, 1, 0), albedo=albedo, heat=heat)
 
 
@@ -47,7 +54,7 @@ def _asphalt(
     track = np.exp(-(((np.abs(s / lane - np.floor(s / lane) - 0.5) * lane - 0.78) / 0.28) ** 2))
     oil = np.exp(-(((s / lane - np.floor(s / lane) - 0.5) * lane / 0.3) ** 2))
     level = 0.105 * (1 + 0.10 * grain + 0.16 * stain - 0.12 * track - 0.18 * oil * smoothstep(-0.5, 1.5, stain))
-    heat = climate.air + climate.road + 0.45 * stain + 0.9 * track + 0.12 * grain
+    heat = climate.air + climate.road + 0.7 * stain + 0.9 * track + 0.12 * grain
 
     crack = np.abs(fbm(s, z * 0.6, coarse, frequency=0.45, octaves=4, gain=0.55, seed=seed + 2))
     crack = ramp(0.02 - crack, 0.02 + coarse * 1.5) * smoothstep(0.2, 1.2, fbm(s, z, frequency=0.1, octaves=1, seed=seed + 3))
@@ -55,11 +62,11 @@ def _asphalt(
     heat = heat + 0.5 * crack
 
     rng = np.random.default_rng(seed)
-    for _ in range(5):  # repairs: darker, newer squares
+    for _ in range(3):  # repairs: darker, newer squares
         cs, cz = rng.uniform(-road.half, road.half), rng.uniform(4, 50)
         ws, wz = rng.uniform(0.4, 1.4), rng.uniform(0.6, 4)
         patch = ramp(ws - np.abs(s - cs), fine) * ramp(wz - np.abs(z - cz), deep)
-        level = level * (1 - rng.uniform(0.15, 0.4) * patch)
+        level = level * (1 - rng.uniform(0.1, 0.3) * patch)
         heat = heat + rng.uniform(-0.2, 0.9) * patch
     for _ in range(4):  # manhole covers
         cs, cz = rng.uniform(-road.half * 0.8, road.half * 0.8), rng.uniform(5, 40)
@@ -134,7 +141,7 @@ def _verges(
     rows = [
         (-0.35, gutter, cool + 0.2 + 0.2 * dirt),
         (0.0, kerb, cool - 0.9 + 0.15 * grain),
-        (0.16, tiles, cool - 0.5 + 0.35 * dirt + 0.15 * grain - 0.4 * seam),
+        (0.16, tiles, cool - 0.7 + 0.6 * dirt + 0.15 * grain - 0.4 * seam),
     ]
     tufts = fbm(s, z * 0.8, fine * 1.5, frequency=5, octaves=4, gain=0.8, seed=seed + 6)
     if road.verge == "grass":
@@ -143,7 +150,7 @@ def _verges(
         dry = np.array([0.06, 0.14, 0.16], np.float32)
         colour = base + (dry - base) * smoothstep(-0.4, 1.8, patchy)[..., None]
         colour = colour * np.clip(1 + 0.45 * tufts, 0.25, 2.5)[..., None]
-        warmth = climate.air + 0.25 * climate.road - 0.8 + 0.7 * patchy + 0.6 * tufts
+        warmth = climate.air + 0.25 * climate.road - 0.8 + 1.0 * patchy + 0.7 * tufts
     else:
         base = np.array(WEARS[road.verge], np.float32)
         rough = 0.25 if road.verge == "gravel" else 0.08

@@ -51,12 +51,12 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "night": Kind(
-        ambient=(0.022, 0.016, 0.012), zenith=(0.010, 0.005, 0.003), skyline=(0.030, 0.026, 0.026),
-        exposure=(1.6, 3.2), lit=(0.08, 0.35), lamps=True,
+        ambient=(0.022, 0.016, 0.012), zenith=(0.006, 0.003, 0.002), skyline=(0.022, 0.019, 0.020),
+        exposure=(0.9, 2.3), lit=(0.05, 0.30), lamps=True,
         air=(4, 18), road=(1, 5), wall=(0.5, 4), sky=(-38, -14), smoke=(0, 1),
     ),
     "dusk": Kind(
-        ambient=(0.20, 0.135, 0.11), zenith=(0.26, 0.14, 0.085), skyline=(0.24, 0.34, 0.62),
+        ambient=(0.20, 0.135, 0.11), zenith=(0.17, 0.085, 0.050), skyline=(0.20, 0.34, 0.70),
         exposure=(1.6, 2.8), lit=(0.08, 0.3), lamps=True,
         air=(6, 22), road=(3, 8), wall=(1.5, 6), sky=(-34, -12), smoke=(0, 1),
     ),

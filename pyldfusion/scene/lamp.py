@@ -46,7 +46,7 @@ def draw_post(camera: Camera, post: Post, climate: Climate, lighting: Lighting) 
         x = post.x + post.arm * np.array([a, b, b, a])
         y = post.height + 0.25 * np.sqrt(np.array([a, b, b, a])) - 0.15 + thick * np.array([-1, -1, 1, 1])
         shape.polygon(*camera.project(x, y, post.z), (0.004, 0.004, 0.004, climate.air + 0.4))
-    on = post.power > 0
+    on = post.power > 0 and climate.lamps
     x = post.x + post.arm + np.sign(post.arm) * np.array([-0.35, 0.30, 0.36, 0.1, -0.3])
     y = post.height + np.array([0.0, 0.0, 0.08, 0.17, 0.14])
     shape.polygon(*camera.project(x, y, post.z), (0.03, 0.03, 0.03, climate.air + (7.0 if on else 0.3)))

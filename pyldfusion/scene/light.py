@@ -85,7 +85,7 @@ class Lighting:
 
     ambient: Vector
     sun: tuple[Vector, Vector] | None = None
-    lamps: tuple[Lamp, ...] = ()
+    lamps: tuple[Lamp | Beam, ...] = ()
     beams: tuple[Beam, ...] = field(default=())
 
     def on(self, x: Any, y: Any, z: Any, nx: Any, ny: Any, nz: Any, shade: Any = 1.0) -> Array:

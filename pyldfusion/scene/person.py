@@ -178,30 +178,32 @@ def _limbs(walker: Walker, pose: Pose) -> list[_Limb]:
         heel = joint(side * 0.05 * h, ankle_up - 0.022 * h, ankle_ahead - 0.02 * h)
         toe = joint(side * 0.058 * h, max(ankle_up - 0.034 * h, 0.014 * h), ankle_ahead + 0.085 * h)
         add(heel, toe, 0.022 * h, 0.017 * h, "shoe")
-        add(knee, ankle, 0.036 * h * build, 0.027 * h, "trousers", 0.005)
-        add(top, knee, 0.056 * h * build, 0.038 * h * build, "trousers")
+        add(knee, ankle, 0.040 * h * build, 0.029 * h, "trousers", 0.005)
+        add(top, knee, 0.061 * h * build, 0.042 * h * build, "trousers")
 
         arm = -0.75 * angle
         elbow_bend = 0.25 + 0.35 * pose.stride
-        joint_a = joint(side * 0.118 * h * build, shoulder - 0.012 * h, 0)
-        elbow_up, elbow_ahead = shoulder - 0.165 * h * np.cos(arm), 0.165 * h * np.sin(arm)
-        elbow = joint(side * 0.142 * h * build, elbow_up, elbow_ahead)
+        joint_a = joint(side * 0.106 * h * build, shoulder - 0.030 * h, 0)
+        elbow_up, elbow_ahead = shoulder - 0.030 * h - 0.165 * h * np.cos(arm), 0.165 * h * np.sin(arm)
+        elbow = joint(side * 0.134 * h * build, elbow_up, elbow_ahead)
         lower = arm + elbow_bend
         wrist = joint(side * 0.14 * h * build, elbow_up - 0.135 * h * np.cos(lower), elbow_ahead + 0.135 * h * np.sin(lower))
         hand = joint(side * 0.138 * h * build, elbow_up - 0.185 * h * np.cos(lower), elbow_ahead + 0.185 * h * np.sin(lower))
         out = 0.03 * h  # arms hang outside the trunk: pull them nearer on the near side, further on the far
         bias = -out if -side * s < 0 else out
-        add(joint_a, elbow, 0.036 * h * build, 0.029 * h * build, "jacket", bias)
-        add(elbow, wrist, 0.028 * h * build, 0.022 * h, "jacket", bias)
+        add(joint_a, elbow, 0.037 * h * build, 0.031 * h * build, "jacket", bias)
+        add(elbow, wrist, 0.031 * h * build, 0.022 * h, "jacket", bias)
         add(wrist, hand, 0.017 * h, 0.019 * h, "skin", bias + 0.001)
         if walker.bag and side > 0:
             hold = joint(0.142 * h * build, elbow_up - 0.30 * h, elbow_ahead + 0.1 * h)
             add(hand, hold, 0.03 * h, 0.062 * h, "bag", bias)
 
     wide = 0.092 * h * build * (abs(c) + 0.72 * abs(s))
-    add(joint(0, hip + 0.0 * h, 0), joint(0, shoulder - 0.055 * h, 0.0), wide * 0.88, wide, "jacket")
-    add(joint(-0.066 * h * build, shoulder - 0.025 * h, 0), joint(0.066 * h * build, shoulder - 0.025 * h, 0),
-        0.046 * h, 0.046 * h, "jacket", -0.001)
+    add(joint(0, hip + 0.035 * h, 0), joint(0, shoulder - 0.085 * h, 0.0), wide * 0.84, wide * 0.98, "jacket")
+    for side in (-1, 1):
+        add(joint(side * 0.012 * h, shoulder + 0.006 * h, 0), joint(side * 0.098 * h * build, shoulder - 0.030 * h, 0),
+            0.030 * h, 0.034 * h * build, "jacket", -0.001)
+    add(joint(0, hip - 0.01 * h, 0), joint(0, hip + 0.02 * h, 0), wide * 0.93, wide * 0.9, "trousers", 0.001)
     if walker.coat:
         add(joint(0, hip + 0.05 * h, 0), joint(0, 0.33 * h, 0.0), wide * 0.95, wide * 1.12, "jacket", -0.002)
     if walker.pack:

@@ -5,7 +5,7 @@ Everything here is plain data. Positions across the road are given from its axis
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from .camera import Camera
 from .kinds import Kind
 from .texture import smoothstep
 
-__all__ = ["Block", "Climate", "Plan", "Road", "Tree", "plan_street"]
+__all__ = ["Block", "Climate", "Plan", "Post", "Prop", "Road", "Tree", "pick", "plan_street"]
 
 Colour = tuple[float, float, float]
 
@@ -24,7 +24,11 @@ def pick(rng: np.random.Generator, span: tuple[float, float]) -> float:
 
 @dataclass(frozen=True)
 class Climate:
-    """One draw from a :class:`Kind`: the weather and camera settings of a scene. Temperatures in degrees Celsius."""
+    """One draw from a :class:`Kind`: the weather and camera settings of a scene. Temperatures in degrees Celsius.
+
+    ``wet`` is how much the road mirrors, ``dim`` scales the light of the sky, ``ego``: the camera's car has its head
+    lamps on.
+    """
 
     air: float
     road: float
@@ -34,7 +38,9 @@ class Climate:
     exposure: float
     lit: float
     wet: float
+    dim: float
     lamps: bool
+    ego: bool
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,16 @@ class Post:
 
 
 @dataclass(frozen=True)
+class Prop:
+    """Something small: "sign", "bin", "bollard" or "cabinet"."""
+
+    what: str
+    x: float
+    z: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class Plan:
     camera: Camera
     climate: Climate
@@ -103,9 +119,8 @@ class Plan:
     blocks: tuple[Block, ...]
     trees: tuple[Tree, ...]
     posts: tuple[Post, ...]
-    skyline: int
+    props: tuple[Prop, ...]
     seed: int
-    extras: dict[str, int] = field(default_factory=dict)
 
 
 WALLS: dict[str, tuple[Colour, ...]] = {  # linear BGR
@@ -124,7 +139,9 @@ def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
     climate = Climate(
         air=pick(rng, kind.air), road=pick(rng, kind.road), wall=pick(rng, kind.wall), sky=pick(rng, kind.sky),
         fog=pick(rng, kind.fog), exposure=pick(rng, kind.exposure), lit=pick(rng, kind.lit),
-        wet=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.3 and not kind.sun[1] else 0.0, lamps=kind.lamps,
+        wet=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.3 and not kind.sun[1] else 0.0,
+        dim=float(rng.uniform(0.3, 1.2)), lamps=kind.lamps,
+        ego=kind.lamps and camera.eye < 2.2 and bool(rng.random() < 0.6),
     )
     lanes = int(rng.choice([2, 2, 2, 3, 4]))
     road = Road(
@@ -145,7 +162,7 @@ def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
         blocks=tuple(sorted(blocks, key=lambda b: -b.z0)),
         trees=tuple(_trees(rng, road, urban)),
         posts=tuple(_posts(rng, road)),
-        skyline=int(rng.integers(1 << 30)),
+        props=tuple(_props(rng, road)),
         seed=seed,
     )
 
@@ -207,6 +224,12 @@ def _trees(rng: np.random.Generator, road: Road, urban: float) -> list[Tree]:
                      int(rng.integers(1 << 30)))
             )
             z += step * pick(rng, (0.7, 1.5))
+    for side in (-1, 1):
+        if rng.random() < 0.3:  # a hedge
+            offset, height = road.half + road.walk + 0.7, pick(rng, (0.8, 1.5))
+            for z in np.arange(pick(rng, (3, 12)), pick(rng, (25, 60)), 0.8 * height):
+                x = side * offset + road.axis(float(z)) + pick(rng, (-0.1, 0.1))
+                trees.append(Tree(x, float(z), height * pick(rng, (0.9, 1.15)), 3, int(rng.integers(1 << 30))))
     for _ in range(int(rng.integers(2, 9) * (1.4 - urban))):  # some stand free, away from the road
         z = pick(rng, (14, 100))
         side = -1 if rng.random() < 0.5 else 1
@@ -215,11 +238,27 @@ def _trees(rng: np.random.Generator, road: Road, urban: float) -> list[Tree]:
     return trees
 
 
+def _props(rng: np.random.Generator, road: Road) -> list[Prop]:
+    props = []
+    for _ in range(int(rng.integers(1, 8))):
+        side, z = (-1 if rng.random() < 0.5 else 1), pick(rng, (6, 50))
+        what = str(rng.choice(["sign", "sign", "bin", "cabinet"]))
+        edge = 0.4 if what in ("sign", "bin") else road.walk - 0.5
+        props.append(Prop(what, side * (road.half + edge) + road.axis(z), z, int(rng.integers(1 << 20))))
+    if rng.random() < 0.25:
+        side = -1 if rng.random() < 0.5 else 1
+        for z in np.arange(4.0, 40.0, 2.5):
+            props.append(Prop("bollard", side * (road.half + 0.35) + road.axis(float(z)), float(z), 0))
+    return props
+
+
 def _posts(rng: np.random.Generator, road: Road) -> list[Post]:
     height, step, first = pick(rng, (5.0, 9.0)), pick(rng, (16, 30)), pick(rng, (7, 20))
     colour = LAMP_COLOURS[int(rng.integers(len(LAMP_COLOURS)))]
     sides = [-1, 1] if rng.random() < 0.35 else [int(rng.choice([-1, 1]))]
-    strength = pick(rng, (0.7, 1.5))
+    strength = pick(rng, (0.35, 1.2))
+    if rng.random() < 0.15:  # a road without lamps
+        return []
     posts: list[Post] = []
     for side in sides:
         z = first + (0.0 if side < 0 else step / 2 * float(rng.random()))

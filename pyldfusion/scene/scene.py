@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import count as counter
 from typing import Any, NamedTuple
 
@@ -14,13 +16,16 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from . import sensor
 from .backdrop import Backdrop
-from .canvas import Air, darken, lay
+from .canvas import Air, Patch, lay
 from .car import draw_car, outline, plan_cars
 from .kinds import find_kind
 from .lamp import draw_post, shine
-from .light import Lighting
+from .light import Beam, Lamp, Lighting
+from .mirror import streak
 from .person import draw_person, plan_people
-from .plan import plan_street
+from .plan import Tree, plan_street
+from .prop import draw_prop
+from .shadow import cast
 from .smoke import draw_plume, plan_smoke
 from .texture import Array
 from .tree import Grown, grow, stand, sway
@@ -28,6 +33,8 @@ from .tree import Grown, grow, stand, sway
 __all__ = ["Frame", "Scene"]
 
 MIN_SIDE, MAX_SIDE = 16, 8192
+
+Painter = Callable[[Array, float], None]
 
 
 class Frame(NamedTuple):
@@ -110,9 +117,13 @@ class Scene:
             direction = (math.cos(height) * math.sin(round_), math.sin(height), math.cos(height) * math.cos(round_))
             strength = float(rng.uniform(*row.sun))
             sun = (direction, (0.78 * strength, 0.92 * strength, strength))
-        lamps = tuple(lamp for lamp in map(shine, plan.posts) if lamp is not None) if row.lamps else ()
-        self._lighting = Lighting(row.ambient, sun, lamps)
-        haze = tuple(0.5 * a + 0.5 * s for a, s in zip(row.ambient, row.skyline, strict=True))
+        lamps: list[Lamp | Beam] = [lamp for lamp in map(shine, plan.posts) if lamp is not None] if row.lamps else []
+        if plan.climate.ego:
+            lamps.append(Beam((0.0, 0.7, 0.3), (0.0, 1.0), (0.80, 0.94, 1.0), 60.0))
+        dim = plan.climate.dim if sun is None else 1.0
+        ambient = (row.ambient[0] * dim, row.ambient[1] * dim, row.ambient[2] * dim)
+        self._lighting = Lighting(ambient, sun, tuple(lamps))
+        haze = tuple(0.5 * a + 0.5 * s for a, s in zip(ambient, row.skyline, strict=True))
         self._air = Air(plan.climate.fog, haze, plan.climate.air)  # type: ignore[arg-type]
         self._backdrop = Backdrop(plan, row, self._lighting, self._air)
         self._standing = self._plant()
@@ -156,33 +167,41 @@ class Scene:
         numbers = counter() if count is None else range(_whole("count", count, 0, 2**31))
         return (self.render(start + k / fps) for k in numbers)
 
-    def _plant(self) -> list[tuple[float, Callable[[Array, float], None]]]:
-        """What stands still but may be walked behind: trees that sway, and lamps; (depth, painter) each."""
+    def _plant(self) -> list[tuple[float, Painter]]:
+        """What stands still but may be walked behind: trees that sway, lamps, signs; (depth, painter) each."""
         plan, camera = self._plan, self._plan.camera
-        standing: list[tuple[float, Callable[[Array, float], None]]] = []
+        standing: list[tuple[float, Painter]] = []
         grown: dict[tuple[int, int], Grown] = {}
+
+        def seen(patch: Patch, z: float) -> Patch:
+            return replace(patch, data=self._air.apply(patch.data, z))
+
         for tree in sorted(plan.trees, key=lambda tree: -tree.z):
             variant = (tree.species, tree.seed % 2)
             if variant not in grown:
-                pixels = int(np.clip(0.9 * max(self.size), 64, 640))
-                grown[variant] = grow(tree.species, plan.seed * 8 + tree.seed % 2, pixels)
+                pixels = int(np.clip((0.9 if tree.species < 3 else 0.35) * max(self.size), 32, 640))
+                grown[variant] = grow(tree.species, plan.seed % 4096 * 8 + tree.seed % 2, pixels)
             patch = stand(camera, tree, grown[variant], plan.climate, self._lighting)
             if patch is None:
                 continue
-            patch = patch.__class__(patch.x0, patch.y0, self._air.apply(patch.data, tree.z), patch.alpha)
-            tall = round(tree.height * camera.focal / tree.z)
-            root = round(camera.project(tree.x, 0.0, tree.z)[1])
-
-            def paint(canvas: Array, t: float, patch: Any = patch, tall: int = tall, root: int = root, seed: int = tree.seed) -> None:
-                lay(canvas, sway(patch, tall, root, t, seed) if tall > 24 else patch)
-
-            standing.append((tree.z, paint))
-        for post in plan.posts:
-            patch = draw_post(camera, post, plan.climate, self._lighting)
-            if patch is not None:
-                patch = patch.__class__(patch.x0, patch.y0, self._air.apply(patch.data, post.z), patch.alpha)
-                standing.append((post.z, lambda canvas, t, patch=patch: lay(canvas, patch)))
+            patch = seen(patch, tree.z)
+            if tree.species == 3 or tree.z > 60:
+                self._backdrop.bake(patch)
+            else:
+                standing.append((tree.z, self._tree(patch, tree)))
+        for z, small in (
+            *((post.z, draw_post(camera, post, plan.climate, self._lighting)) for post in plan.posts),
+            *((prop.z, draw_prop(camera, prop, plan.climate, self._lighting)) for prop in plan.props),
+        ):
+            if small is not None:
+                standing.append((z, partial(_lay, seen(small, z))))
         return standing
+
+    def _tree(self, patch: Patch, tree: Tree) -> Painter:
+        camera = self._plan.camera
+        tall = round(tree.height * camera.focal / tree.z)
+        root = round(camera.project(tree.x, 0.0, tree.z)[1])
+        return lambda canvas, t: lay(canvas, sway(patch, tall, root, t, tree.seed) if tall > 24 else patch)
 
     def _paint(self, t: float) -> Array:
         """Radiance and temperature [H,W,4] at ``t``, from far to near."""
@@ -192,7 +211,12 @@ class Scene:
         lighting = Lighting(self._lighting.ambient, self._lighting.sun, self._lighting.lamps, beams)
         canvas = self._backdrop.canvas(lighting)
 
-        items: list[tuple[float, Callable[[Array, float], None]]] = list(self._standing)
+        if climate.wet and climate.lamps:
+            for car in self._cars:
+                for at, light in car.glints(t):
+                    streak(canvas, camera, self._backdrop.gloss, at, light)
+
+        items: list[tuple[float, Painter]] = list(self._standing)
         for car in self._cars:
             at = car.stance(t)
 
@@ -201,7 +225,7 @@ class Scene:
                 patch = draw_car(camera, car, at, climate, rays)
                 if patch is not None:
                     x, z = outline(car, at, 0.05)
-                    darken(canvas, camera, x, z, soft=0.5, depth=0.8, warmth=0.25 * max(car.engine, 0.0))
+                    cast(canvas, camera, rays, x, z, 1.1, soft=0.5, warmth=0.15 * max(car.engine, 0.0))
                     lay(canvas, patch, air, at.z)
 
             items.append((at.z, paint_car))
@@ -213,7 +237,8 @@ class Scene:
                 patch = draw_person(camera, walker, pose, climate, rays)
                 if patch is not None:
                     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-                    darken(canvas, camera, pose.x + 0.3 * np.cos(angle), pose.z + 0.2 * np.sin(angle), soft=0.3, depth=0.6)
+                    x, z = pose.x + 0.2 * np.cos(angle), pose.z + 0.16 * np.sin(angle)
+                    cast(canvas, camera, rays, x, z, 0.95 * walker.height, soft=0.2)
                     lay(canvas, patch, air, pose.z)
 
             items.append((pose.z, paint_person))
@@ -224,6 +249,10 @@ class Scene:
         for _, paint in sorted(items, key=lambda item: -item[0]):
             paint(canvas, t)
         return canvas
+
+
+def _lay(patch: Patch, canvas: Array, t: float) -> None:
+    lay(canvas, patch)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:

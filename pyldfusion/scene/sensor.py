@@ -63,8 +63,7 @@ class Visible:
         image = _moved(image, (0.0, 0.0), self.blur)
         np.negative(image, out=image)
         np.exp(image, out=image)
-        level = cv2.subtract(np.full(1, 4095, np.float32), image * 4095) if image.size == 0 else 4095 - 4095 * image
-        image = ENCODED[np.clip(level, 0, 4095).astype(np.uint16)]
+        image = ENCODED[(4095.5 - 4095 * image).astype(np.uint16)]
         if self.noise > 0:
             sigma = np.float32(self.noise) * (1 + 0.8 * np.exp(image * np.float32(-1 / 40)))
             image = image + sigma * rng.standard_normal(image.shape, np.float32)
@@ -75,10 +74,10 @@ class Visible:
         h, w = image.shape[:2]
         step = 4 if min(h, w) >= 64 else 1
         small = cv2.resize(image, (-(-w // step), -(-h // step)), interpolation=cv2.INTER_AREA)
-        bright = np.minimum(np.maximum(small - 0.6 / np.float32(self.exposure), 0), 24)
+        bright = np.minimum(np.maximum(small - 0.7 / np.float32(self.exposure), 0), 30)
         reach = max(h, w) / step
-        spread = 0.55 * cv2.GaussianBlur(bright, (0, 0), max(0.008 * reach, 0.4))
-        spread += 0.45 * cv2.GaussianBlur(bright, (0, 0), max(0.035 * reach, 0.6))
+        spread = 0.6 * cv2.GaussianBlur(bright, (0, 0), max(0.006 * reach, 0.4))
+        spread += 0.6 * cv2.GaussianBlur(bright, (0, 0), max(0.035 * reach, 0.6))
         return image + np.float32(self.veil) * cv2.resize(spread, (w, h), interpolation=cv2.INTER_LINEAR)
 
 

@@ -42,13 +42,13 @@ class Plume:
 
 def plan_smoke(rng: np.random.Generator, road: Road, count: int, thick: tuple[float, float]) -> tuple[Plume, ...]:
     plumes = []
-    for _ in range(count):
-        z = pick(rng, (7, 34))
-        bank = count > 1 and rng.random() < 0.6
+    for k in range(count):
+        z = pick(rng, (8, 18)) if k == 0 else pick(rng, (9, 34))
+        bank = count > 1 and (k == 0 or rng.random() < 0.6)
         plumes.append(
             Plume(
                 x=pick(rng, (-1, 1)) * (road.half + 3) + road.axis(z), z=z,
-                height=pick(rng, (2.2, 4.5)) if bank else pick(rng, (5, 12)),
+                height=pick(rng, (2.5, 6.0)) if bank else pick(rng, (5, 12)),
                 width=pick(rng, (9, 26)) if bank else pick(rng, (0.5, 1.4)), wind=pick(rng, (-1.6, 1.6)),
                 rise=pick(rng, (0.1, 0.3)) if bank else pick(rng, (0.9, 2.0)), thick=pick(rng, thick),
                 white=pick(rng, (0.45, 0.9)), warmth=pick(rng, (0.5, 4)), bank=bank, seed=int(rng.integers(1 << 20)),
@@ -73,20 +73,21 @@ def draw_plume(canvas: Array, camera: Camera, plume: Plume, climate: Climate, li
     x, y = np.broadcast_arrays(x.astype(np.float32), y.astype(np.float32))
 
     drift = plume.wind * t
-    size = 0.35 if plume.bank else 0.55
+    size = 0.28 if plume.bank else 0.55
     coarse = fbm(x - drift, y * 1.3 - plume.rise * t, frequency=size, octaves=5, gain=0.6, seed=plume.seed)
     other = fbm(x - 0.6 * drift + 31, y * 1.2 - 1.4 * plume.rise * t, frequency=size * 1.7, octaves=4, gain=0.6, seed=plume.seed + 1)
     noise = 0.65 * coarse + 0.45 * other
     up = np.clip(y / plume.height, 0, 1.3)
     if plume.bank:
         across = (x - plume.x) / plume.width + 0.10 * noise
-        body = np.exp(-(np.abs(across) ** 3)) * smoothstep(1.15, 0.25, up + 0.22 * noise)
+        body = np.exp(-(np.abs(across) ** 3)) * smoothstep(0.95, 0.35, up + 0.30 * noise)
     else:
         middle = plume.x + lean * up**1.5 + 0.25 * up * other
         spread = plume.width * (0.35 + 1.9 * up**0.8)
         across = (x - middle) / spread + 0.30 * noise * np.minimum(up * 3, 1)
         body = np.exp(-(across**2)) * smoothstep(1.2, 0.45, up) / (0.6 + 0.9 * up)
-    depth = plume.thick * body * np.clip(0.85 + 0.55 * noise, 0.05, 2) * smoothstep(-0.3, 0.2, y)
+    lumps = np.clip(0.7 + (0.75 if plume.bank else 0.55) * noise, 0.02, 2.2)
+    depth = plume.thick * body * lumps * smoothstep(-0.5, 0.1, y)
     light = lighting.at(plume.x, plume.height * 0.4, plume.z).total()
     shade = (0.75 + 0.18 * np.clip(coarse - 0.5 * other, -1.5, 1.5) + 0.25 * up)[..., None]
     colour = np.float32(plume.white) * light * shade

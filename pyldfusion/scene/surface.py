@@ -23,7 +23,7 @@ class Surfaces:
     Attributes (float32, [H,W] or [H,W,3]):
         albedo: linear BGR reflectance; glow: linear BGR emission; heat: degrees Celsius.
         z: depth in metres; normal: X, Y, Z.
-        shade: share of the sun's light that arrives.
+        shade: share of the sun's light that arrives; gloss: how much wet ground mirrors.
     """
 
     def __init__(self, camera: Camera) -> None:
@@ -36,6 +36,7 @@ class Surfaces:
         self.z = np.full(shape, SKY, np.float32)
         self.normal = np.zeros((*shape, 3), np.float32)
         self.shade = np.ones(shape, np.float32)
+        self.gloss = np.zeros(shape, np.float32)
 
     def points(self) -> tuple[Array, Array]:
         """World X and Y of every pixel's surface."""

@@ -64,7 +64,7 @@ def fbm(
         visible = np.clip(1.6 - 2.0 * f * np.asarray(footprint, np.float32), 0, 1)
         if not np.any(visible > 0):
             continue
-        shift = 17.3 * octave + 5.1 * seed
+        shift = 17.3 * octave + 5.13 * (seed % 101)  # small: float32 must keep the cells apart
         total += sample(x * np.float32(f) + np.float32(shift), y * np.float32(f) - np.float32(shift), seed + octave) * (
             np.float32(weight) * visible
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -15,7 +16,7 @@ from .texture import Array
 
 __all__ = ["Grown", "grow", "stand", "sway"]
 
-SPECIES = ("round", "conifer", "bare")
+SPECIES = ("round", "conifer", "bare", "bush")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def grow(species: int, seed: int, pixels: int) -> Grown:
     kind = SPECIES[species % len(SPECIES)]
     fine = 2
     h = int(pixels * fine)
-    w = int(h * {"round": 0.95, "conifer": 0.55, "bare": 0.85}[kind])
+    w = int(h * {"round": 0.95, "conifer": 0.6, "bare": 0.85, "bush": 1.5}[kind])
     data = np.zeros((h, w, 4), np.float32)
     alpha = np.zeros((h, w), np.float32)
     bark = np.array([0.05, 0.065, 0.085]) * rng.uniform(0.7, 1.5)
@@ -76,12 +77,17 @@ def grow(species: int, seed: int, pixels: int) -> Grown:
                        radius * 0.72, depth - 1)
 
     if kind == "conifer":
-        limb(0, 0, 0, 0.95, 0.016, 0.003)
-        _needles(data, alpha, rng, leaf * 0.75, at, h)
+        limb(0, 0, 0, 0.5, 0.016, 0.01)
+        _tiers(data, alpha, rng, leaf * 0.7, at, h)
+    elif kind == "bush":
+        for k, y in enumerate(np.linspace(0.85, 0.1, 40)):
+            x = rng.uniform(-1, 1) * 0.62 * (1 - 0.35 * y)
+            light = (0.5 + 0.5 * k / 40) * (0.5 + 0.6 * y)
+            _clump(data, alpha, rng, at(x, y * 0.9), 0.14 * h, 70, leaf * light, h * 1.9, 0.4 + 0.6 * k / 40)
     elif kind == "bare":
         branch(0, 0, rng.normal(0, 0.05), 0.30, 0.022, 5)
         for x, y, _ in tips[::2]:
-            _clump(data, alpha, rng, at(x, min(y, 0.95)), 0.035 * h, 5, leaf * 1.2, h, 0.9)
+            _clump(data, alpha, rng, at(x, min(y, 0.95)), 0.035 * h, 6, leaf * 1.2, h * 0.6, 0.9)
     else:
         branch(0, 0, rng.normal(0, 0.04), 0.26, 0.026, 3)
         crown = [(float(rng.normal(0, 0.15)), float(rng.uniform(0.36, 0.86))) for _ in range(24)]
@@ -125,19 +131,28 @@ def _clump(
         _poly(data, alpha, leaf, (*(colour * bright), warm))
 
 
-def _needles(data: Array, alpha: Array, rng: np.random.Generator, colour: Array, at: object, h: int) -> None:
-    """Tiers of drooping needles, from the top... drawn bottom up so that the upper ones lie over the lower."""
-    for y in np.linspace(0.14, 0.97, 26):
-        half = 0.24 * (1.0 - y) ** 0.8 + 0.012
-        for _ in range(int(14 + 70 * half / 0.24)):
-            x = rng.uniform(-1, 1) * half
-            ax, ay = at(x * 0.75, y + rng.normal(0, 0.012))  # type: ignore[operator]
-            drop = h * (0.02 + 0.05 * abs(x)) * rng.uniform(0.6, 1.3)
-            out = np.sign(x) * h * 0.02 * rng.uniform(0.4, 1.6)
-            width = h * 0.004
-            bright = rng.uniform(0.45, 1.3) * (0.75 + 0.4 * (1 - abs(x) / half)) * (0.7 + 0.4 * y)
-            _poly(data, alpha, [(ax - width, ay), (ax + width, ay), (ax + out, ay + drop)],
-                  (*(colour * bright), rng.normal(0, 0.3) + 0.3 * (1 - abs(x) / half)))
+def _tiers(
+    data: Array, alpha: Array, rng: np.random.Generator, colour: Array, at: Callable[[float, float], tuple[float, float]],
+    h: int,
+) -> None:
+    """A cone of drooping twigs, from the bottom up so that upper ones lie over lower ones; the inside is dark."""
+    cone = [at(0.0, 0.97), at(0.17, 0.14), at(-0.17, 0.14)]
+    _poly(data, alpha, cone, (*(colour * 0.22), 0.5))
+    for y in np.linspace(0.10, 0.98, 30):
+        half = 0.25 * (1.0 - y) ** 0.85 + 0.008
+        for x in rng.uniform(-1, 1, int(6 + 22 * half / 0.25)) * half:
+            side = x / half
+            cx, cy = at(float(x), float(y + rng.normal(0, 0.012)))
+            light = (0.45 + 0.5 * y) * (0.65 + 0.35 * (1 - abs(side))) * rng.uniform(0.6, 1.3)
+            for _ in range(9):  # needles hang down and out
+                angle = np.pi / 2 - 0.75 * side + rng.normal(0, 0.35)
+                length, width = h * rng.uniform(0.012, 0.032), h * 0.0028
+                px, py = cx + rng.normal(0, 0.012) * h, cy + rng.normal(0, 0.006) * h
+                dx, dy = np.cos(angle), np.sin(angle)
+                corners = [(px - dy * width, py + dx * width), (px + dy * width, py - dx * width),
+                           (px + dx * length, py + dy * length)]
+                bright = light * rng.uniform(0.6, 1.4)
+                _poly(data, alpha, corners, (*(colour * bright), 0.35 * (1 - abs(side)) + rng.normal(0, 0.3)))
 
 
 def stand(camera: Camera, tree: Tree, grown: Grown, climate: Climate, lighting: Lighting) -> Patch | None:
