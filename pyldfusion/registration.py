@@ -95,9 +95,7 @@ def load_homography(path: str | Path) -> NDArray[np.float64]:
             lines = [line.split("#")[0] for line in path.read_text("utf-8").splitlines()]
             found = [float(word) for word in " ".join(lines).replace(",", " ").replace(";", " ").split()]
     except (OSError, ValueError, EOFError, cv2.error) as error:
-        raise InputError(
-            f"{path}: not a homography file ({error}); expected nine numbers, three a row"
-        ) from error
+        raise InputError(f"{path}: not a homography file ({error}); expected nine numbers, three a row") from error
     return _checked(_choose(found, path), str(path))
 
 
@@ -178,9 +176,7 @@ def _as_matrix(value: Any) -> NDArray[np.float64] | None:
 
 def _checked(matrix: NDArray[Any], name: str) -> NDArray[np.float64]:
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or matrix[2, 2] == 0:
-        raise InputError(
-            f"{name}: expected a finite 3x3 matrix whose last entry is not 0, got {matrix.tolist()}"
-        )
+        raise InputError(f"{name}: expected a finite 3x3 matrix whose last entry is not 0, got {matrix.tolist()}")
     scaled = matrix.astype(np.float64) / matrix[2, 2]
     if abs(np.linalg.det(scaled)) < 1e-9:
         raise InputError(f"{name}: the matrix cannot be inverted, so it is no homography: {matrix.tolist()}")

@@ -45,7 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
 
     add = parser.add_argument_group("pictures").add_argument
-    add("--view", type=_views, action="extend", metavar="VIEW", help="fused (default), side (all three) or ir; or several")
+    add(
+        "--view",
+        type=_views,
+        action="extend",
+        metavar="VIEW",
+        help="fused (default), side (all three) or ir; or several",
+    )
     add("--palette", choices=PALETTES, default="inferno", help="colours of infrared: %(choices)s", metavar="NAME")
     add("--raw-size", type=size, metavar="WxH", help="size of raw infrared files (little-endian, 16 bits, no header)")
     add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="values of 16-bit infrared for black and white")

@@ -174,7 +174,6 @@ class VideoWriter:
         self._writer = cv2.VideoWriter(str(self._part), fourcc, self.rate, size)
         if not self._writer.isOpened():
             raise InputError(
-                f"{self.path}: OpenCV cannot write {self._codec} video here; check the folder, or use .avi, "
-                "or pictures"
+                f"{self.path}: OpenCV cannot write {self._codec} video here; check the folder, or use .avi, or pictures"
             )
         self.size = size

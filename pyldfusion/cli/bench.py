@@ -1,0 +1,113 @@
+"""Measure how long fusion takes on this machine: latency percentiles, frames a second and memory.
+
+Every row is a process of its own, so that memory and thread pools are not shared. The frames are noise: the network
+takes the same time for every picture. Times are from frame to frame (uint8 in and out), after the first frame of a
+size, for which engines compile. Let nothing else run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from ..errors import PyldfusionError
+from .console import Console
+from .options import size
+from .trial import Trial, percentiles, run_trial
+
+HELP = "measure latency, frames a second and memory"
+
+COLUMNS = {
+    "model": "model",
+    "engine": "engine",
+    "precision": "precision",
+    "size": "size",
+    "p50": "p50 ms",
+    "p90": "p90 ms",
+    "p99": "p99 ms",
+    "fps": "frames/s",
+    "first_ms": "load + first ms",
+    "peak_mb": "peak MB",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--size", type=size, nargs="+", default=[(640, 480)], metavar="WxH", help="frame sizes (default: 640x480)")
+    add("--model", nargs="+", default=["lite", "full"], metavar="NAME|FILE", help="default: lite full")
+    add("--engine", nargs="+", metavar="ENGINE", help="such as openvino:bf16 (default: all that are installed)")
+    add("--device", help="cpu, cuda or cuda:N")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: the physical cores)")
+    add("--seconds", type=float, default=5.0, metavar="S", help="how long to measure each row (default: 5)")
+    add("--json", action="store_true", help="a JSON document instead of a Markdown table")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import hardware
+    from . import machine
+
+    trials = [
+        Trial(model, frame, engine, None, args.device, args.threads, args.seconds)
+        for model in args.model
+        for engine in args.engine or _engines(model)
+        for frame in args.size
+    ]
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    with Console("bench", len(trials), "rows") as console:
+        for trial in trials:
+            row: dict[str, Any] = {"model": trial.model, "engine": trial.engine, "size": "{}x{}".format(*trial.size)}
+            try:
+                measured = run_trial(trial)
+                row |= {**measured, **percentiles(measured["milliseconds"]), "frames": len(measured["milliseconds"])}
+                del row["milliseconds"]
+                row["first_ms"] += row.pop("load_ms")
+            except PyldfusionError as error:
+                failed += 1
+                row["error"] = str(error)
+                console.error(f"{trial.model}, {trial.engine}: {error}")
+            rows.append(row)
+            console.advance()
+    if args.json:
+        print(json.dumps({"cpu": machine.cpu_name(), "cores": hardware.cores(), "rows": rows}, indent=2))
+    else:
+        print(f"{machine.cpu_name()}, {hardware.cores()} cores\n\n{_table(rows)}")
+    return 0 if not failed else 1 if failed < len(trials) else 2
+
+
+def _engines(model: str) -> list[str]:
+    """Every installed engine and precision that opens the model on this machine."""
+    from .. import hardware
+    from ..artefact import open_artefact
+    from ..engines.base import RUNTIMES, installed
+
+    kind = open_artefact(model).kind
+    return [
+        f"{name}:{precision}"
+        for name, row in RUNTIMES.items()
+        if kind in row.kinds and installed(name)
+        for precision in row.precisions
+        if precision != "bf16" or hardware.native_bf16()
+    ]
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    lines = [list(COLUMNS.values())]
+    for row in rows:
+        if "error" in row:
+            lines.append([str(row["model"]), str(row["engine"]), "", row["size"], "failed"] + [""] * 5)
+        else:
+            lines.append([_cell(row[name]) for name in COLUMNS])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    text = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    text.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(text)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
