@@ -1,0 +1,274 @@
+"""What an engine is, which ones there are, and which one runs a given file on this machine.
+
+An engine is one module of this package with a function ``load(artefact, device, precision, threads)`` and one row of
+``RUNTIMES``. Nothing here imports a runtime; the row's module does, when its engine was chosen.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import hardware
+from ..artefact import Artefact
+from ..errors import ArtefactError, DependencyError, DeviceError, InputError
+
+__all__ = ["RUNTIMES", "Engine", "Runtime", "check_signature", "choose", "installed", "open_engine"]
+
+
+class Engine(Protocol):
+    """A model loaded into a runtime. Not safe to use from two threads at once: :class:`~pyldfusion.Fuser` locks.
+
+    Attributes:
+        name: the key of ``RUNTIMES``.
+        version: the runtime's own version.
+        precision: what it computes in, ``"fp32"`` or ``"bf16"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        threads: CPU threads it computes with.
+        batch: how many frames at once are worth while; 1 where more only takes more memory.
+    """
+
+    name: str
+    version: str
+    precision: str
+    device: str
+    threads: int
+    batch: int
+
+    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Fuse a batch of frames.
+
+        Args:
+            ir: uint8 [N,H,W,1], C-contiguous.
+            vis: uint8 [N,H,W,3] in BGR order, C-contiguous.
+
+        Returns:
+            uint8 [N,H,W,3] in memory of its own, which the engine does not touch again.
+
+        Raises:
+            EngineError: the runtime failed.
+        """
+
+    def close(self) -> None:
+        """Give the runtime's memory back. The engine cannot be used afterwards."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One row of the table of engines.
+
+    Attributes:
+        module: the module of this package that has ``load``.
+        package: what must be importable.
+        install: the command that makes it so.
+        kinds: kinds of artefact it opens.
+        precisions: what it can compute in.
+        devices: where it can run.
+    """
+
+    module: str
+    package: str
+    install: str
+    kinds: tuple[str, ...]
+    precisions: tuple[str, ...]
+    devices: tuple[str, ...]
+
+
+RUNTIMES = {
+    "openvino": Runtime(
+        "openvino", "openvino", "pip install 'pyldfusion[openvino]'", ("onnx",), ("bf16", "fp32"), ("cpu",)
+    ),
+    "onnxruntime": Runtime("onnx", "onnxruntime", "pip install onnxruntime", ("onnx",), ("fp32",), ("cpu",)),
+    "torch": Runtime(
+        "torch", "torch", "pip install 'pyldfusion[export]'", ("safetensors", "onnx"), ("fp32",), ("cuda", "cpu")
+    ),
+}
+
+#: Engine and precision in the order of speed, as `python -m benchmarks cpu` measures it; the first that is installed
+#: and fits the file and the device is the default. All are within 48 dB of float64 planes on real pairs.
+PREFERENCE = (("openvino", "bf16"), ("openvino", "fp32"), ("onnxruntime", "fp32"), ("torch", "fp32"))
+
+
+def installed(name: str) -> bool:
+    """Whether the package of the engine ``name`` can be found; it is not imported."""
+    return importlib.util.find_spec(RUNTIMES[name].package) is not None
+
+
+def open_engine(
+    artefact: Artefact,
+    device: str | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Engine:
+    """Load a model file into a runtime.
+
+    Args:
+        artefact: see :func:`pyldfusion.artefact.open_artefact`.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None takes a usable GPU if there is one, else the CPU.
+        engine: ``"openvino"``, ``"onnxruntime"`` or ``"torch"``, with the precision if wanted (``"openvino:fp32"``);
+            None takes the fastest installed.
+        precision: ``"fp32"`` or ``"bf16"``; None takes the fastest that this machine has natively.
+        threads: CPU threads; None takes the physical cores that this process may use.
+
+    Raises:
+        InputError: unknown names, or a combination that does not exist.
+        ArtefactError: no engine opens such a file, or the file is damaged.
+        DependencyError: the runtime is not installed.
+        DeviceError: the device or the precision is not there on this machine.
+    """
+    if artefact.io == "planes":
+        raise ArtefactError(
+            f"{artefact.path.name} takes float planes ('io' is planes); frames need a model exported with --io frames"
+        )
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads is {threads!r}; expected a whole number from 1 up, or None")
+    name, precision, device = choose(artefact, device, engine, precision)
+    module = importlib.import_module(f".{RUNTIMES[name].module}", __package__)
+    loaded: Engine = module.load(artefact, device, precision, threads or hardware.cores())
+    return loaded
+
+
+def check_signature(
+    artefact: Artefact,
+    inputs: Mapping[str, tuple[bool, Sequence[int | str]]],
+    outputs: Mapping[str, tuple[bool, Sequence[int | str]]],
+) -> None:
+    """Whether a graph takes and gives frames, whatever its metadata say.
+
+    Args:
+        artefact: the file, for the message.
+        inputs: name -> (is it uint8, shape with anything but an int for what is dynamic).
+        outputs: the same.
+
+    Raises:
+        ArtefactError: it does not.
+    """
+    expected = ({"ir": 1, "vis": 3}, {"fused": 3})
+    for ports, channels in zip((inputs, outputs), expected, strict=True):
+        if ports.keys() != channels.keys() or any(
+            not is_uint8 or len(shape) != 4 or (isinstance(shape[3], int) and shape[3] != channels[name])
+            for name, (is_uint8, shape) in ports.items()
+        ):
+            found = ", ".join(f"{name} {list(shape)}" for name, (_, shape) in {**inputs, **outputs}.items())
+            raise ArtefactError(
+                f"{artefact.path} is not a graph of frames; expected uint8 inputs ir [N,H,W,1] and vis [N,H,W,3] and "
+                f"an output fused [N,H,W,3], found {found}"
+            )
+
+
+def choose(
+    artefact: Artefact, device: str | None, engine: str | None, precision: str | None
+) -> tuple[str, str, str]:
+    """Engine, precision and device that :func:`open_engine` would use, by its rules and with its errors."""
+    if engine is not None:
+        engine, precision = _parse_engine(engine, precision)
+    if precision is not None and precision not in ("fp32", "bf16"):
+        raise InputError(f"unknown precision {precision!r}; expected fp32 or bf16")
+    fitting = [name for name, row in RUNTIMES.items() if artefact.kind in row.kinds]
+    if not fitting:
+        raise ArtefactError(
+            f"{artefact.path.name}: this version has no engine for {artefact.kind} files; "
+            "open the .onnx or .safetensors file it was made from"
+        )
+    if engine is not None and engine not in fitting:
+        raise InputError(
+            f"engine {engine!r} does not open {artefact.path.suffix} files; {', '.join(fitting)} would"
+        )
+    if engine is not None and not installed(engine):
+        raise DependencyError(f"engine {engine!r} is not installed: {RUNTIMES[engine].install}")
+    device = _choose_device(device, engine)
+    candidates = [
+        (name, computed)
+        for name, computed in PREFERENCE
+        if name in fitting
+        and (engine is None or name == engine)
+        and (precision is None or computed == precision)
+        and device.partition(":")[0] in RUNTIMES[name].devices
+    ]
+    if not candidates:
+        raise InputError(
+            f"no engine runs {artefact.path.suffix} files with engine={engine or 'any'}, "
+            f"precision={precision or 'any'} on {device}; there are: {_combinations(fitting)}"
+        )
+    if not hardware.native_bf16():
+        if precision == "bf16":
+            raise DeviceError(
+                "this CPU has no bfloat16 arithmetic (avx512_bf16 or amx_bf16), where bf16 would only lose accuracy; "
+                "use precision='fp32'"
+            )
+        candidates = [(name, computed) for name, computed in candidates if computed != "bf16"]
+    for name, computed in candidates:
+        if installed(name):
+            return name, computed, device
+    missing = dict.fromkeys(name for name, _ in candidates)
+    raise DependencyError(
+        f"no engine for {artefact.path.name} is installed; any of: "
+        + "; ".join(RUNTIMES[name].install for name in missing)
+    )
+
+
+def _parse_engine(engine: str, precision: str | None) -> tuple[str, str | None]:
+    """``"openvino:bf16"`` -> engine and precision."""
+    name, colon, suffix = engine.partition(":") if isinstance(engine, str) else ("", "", "")
+    if name not in RUNTIMES:
+        close = difflib.get_close_matches(str(engine).lower(), RUNTIMES, 1, 0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"unknown engine {engine!r}; known: {', '.join(RUNTIMES)}{hint}")
+    if colon:
+        if precision not in (None, suffix):
+            raise InputError(f"engine={engine!r} and precision={precision!r} contradict each other")
+        precision = suffix
+    if precision is not None and precision not in RUNTIMES[name].precisions:
+        raise InputError(
+            f"engine {name!r} does not compute in {precision!r}; it has: {', '.join(RUNTIMES[name].precisions)}"
+        )
+    return name, precision
+
+
+def _choose_device(device: str | None, engine: str | None) -> str:
+    if device is None:
+        return "cuda" if engine in (None, "torch") and cuda_usable() else "cpu"
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        close = difflib.get_close_matches(str(device).lower(), ("cpu", "cuda"), 1, 0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N{hint}")
+    if device.startswith("cuda"):
+        index, found = int(device.partition(":")[2] or 0), hardware.cuda_devices()
+        if index >= found:
+            raise DeviceError(
+                f"device {device!r} was asked for, but the NVIDIA driver reports "
+                f"{found or 'no'} GPU{'s' if found > 1 else ''} here; use device='cpu'"
+            )
+        if not installed("torch"):
+            raise DependencyError(f"device {device!r} needs torch: {RUNTIMES['torch'].install}")
+        if not cuda_usable():
+            raise DeviceError(
+                f"device {device!r} was asked for, but the installed torch is built without CUDA; install a CUDA "
+                "build of torch or use device='cpu'"
+            )
+    return device
+
+
+def cuda_usable() -> bool:
+    """Whether a GPU is here and torch can compute on it. torch is imported only where the driver reports a GPU."""
+    if not hardware.cuda_devices() or not installed("torch"):
+        return False
+    usable: bool = importlib.import_module(".torch", __package__).has_cuda()
+    return usable
+
+
+def _combinations(names: list[str]) -> str:
+    return ", ".join(
+        f"{name}:{precision} on {'/'.join(RUNTIMES[name].devices)}"
+        for name in names
+        for precision in RUNTIMES[name].precisions
+    )

@@ -1,0 +1,125 @@
+"""ONNX files through OpenVINO, on the CPU, in float32 or bfloat16."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..artefact import Artefact
+from ..errors import ArtefactError, DependencyError, EngineError
+from .base import RUNTIMES, check_signature
+
+__all__ = ["OpenVinoEngine", "import_openvino", "load"]
+
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
+_TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino() -> ModuleType:
+    """The package ``openvino``, with its telemetry off. Whoever needs it imports it through here.
+
+    Importing it reports to its makers and writes below the home folder, without asking and with no switch but a file
+    there. It has an empty stand-in for an absent telemetry package, so that is what it finds during the import.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    telemetry = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # an import of it fails
+    try:
+        import openvino
+    except ImportError as error:
+        raise DependencyError(f"openvino cannot be imported: {RUNTIMES['openvino'].install}") from error
+    finally:
+        del sys.modules[_TELEMETRY]
+        if telemetry is not None:
+            sys.modules[_TELEMETRY] = telemetry
+    package: ModuleType = openvino
+    return package
+
+
+class OpenVinoEngine:
+    """See :class:`~pyldfusion.engines.base.Engine`.
+
+    A graph compiled for one shape is 10 to 30 % faster than one for any and takes a fraction of a second to make.
+    So every shape in use has its own; the least recently used go when there are too many or they are too large.
+    """
+
+    name = "openvino"
+    device = "cpu"
+    batch = 1
+    #: Bounds of what is kept compiled besides the newest: shapes, and pixels of all of them together.
+    MAX_SHAPES = 4
+    MAX_PIXELS = 4_000_000
+
+    def __init__(self, artefact: Artefact, precision: str, threads: int) -> None:
+        self._openvino = import_openvino()
+        self.version: str = self._openvino.get_version().split("-")[0]
+        self.precision = precision
+        self.threads = threads
+        self._config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            # cores are not ours alone: a camera, a display and a second Fuser want them too
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._core = self._openvino.Core()
+        try:
+            self._model = self._core.read_model(artefact.path)
+            inputs = {i.any_name: _describe(i) for i in self._model.inputs}
+            outputs = {o.any_name: _describe(o) for o in self._model.outputs}
+        except Exception as error:  # RuntimeError, and others from the conversion of odd graphs
+            raise ArtefactError(f"{artefact.path} is not a model that OpenVINO reads: {error}") from error
+        check_signature(artefact, inputs, outputs)
+        self._requests: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+
+    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        n, h, w, _ = ir.shape
+        try:
+            request = self._request((n, h, w))
+            for name, frames in (("ir", ir), ("vis", vis)):
+                # memory is only shared with OpenVINO where NumPy would let it be written
+                shared = frames if frames.flags.writeable else frames.copy()
+                request.set_tensor(name, self._openvino.Tensor(shared, shared_memory=True))
+            request.infer()
+            return np.array(request.get_tensor("fused").data)
+        except Exception as error:
+            raise EngineError(f"OpenVINO failed on frames of shape {vis.shape}: {error}") from error
+
+    def _request(self, shape: tuple[int, int, int]) -> Any:
+        """The inference request of the graph for ``shape`` (N, H, W), compiled now if it is not in use yet."""
+        request = self._requests.pop(shape, None)
+        if request is None:
+            self._make_room(int(np.prod(shape)))
+            self._model.reshape({"ir": [*shape, 1], "vis": [*shape, 3]})
+            request = self._core.compile_model(self._model, "CPU", self._config).create_infer_request()
+        self._requests[shape] = request  # the newest is last
+        return request
+
+    def _make_room(self, pixels: int) -> None:
+        while self._requests and (
+            len(self._requests) >= self.MAX_SHAPES
+            or pixels + sum(int(np.prod(shape)) for shape in self._requests) > self.MAX_PIXELS
+        ):
+            self._requests.popitem(last=False)
+
+    def close(self) -> None:
+        self._requests.clear()
+        del self._model
+
+
+def _describe(port: Any) -> tuple[bool, list[int | str]]:
+    """Whether a graph's input or output is uint8, and its shape with names or ``"?"`` for what is dynamic."""
+    shape = [d.get_length() if d.is_static else "?" for d in port.partial_shape]
+    return port.element_type.get_type_name() == "u8", shape
+
+
+def load(artefact: Artefact, device: str, precision: str, threads: int) -> OpenVinoEngine:
+    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    return OpenVinoEngine(artefact, precision, threads)

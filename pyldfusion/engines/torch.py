@@ -1,0 +1,79 @@
+"""Weights through torch: ``.safetensors`` files, and the weights inside our ONNX files. Imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..artefact import Artefact
+from ..errors import DependencyError, EngineError
+from .base import RUNTIMES
+
+try:
+    import torch
+except ImportError as error:
+    raise DependencyError(f"torch cannot be imported: {RUNTIMES['torch'].install}") from error
+
+from ..frame_graph import FrameGraph
+from ..generator import load_generator
+from ..rewrites import for_inference
+
+__all__ = ["TorchEngine", "has_cuda", "load"]
+
+
+def has_cuda() -> bool:
+    """Whether this torch can compute on a GPU that is here."""
+    return torch.cuda.is_available()
+
+
+class TorchEngine:
+    """See :class:`~pyldfusion.engines.base.Engine`.
+
+    torch's number of threads belongs to the whole process: it is set for the time of a call and put back.
+    """
+
+    name = "torch"
+    precision = "fp32"
+
+    def __init__(self, artefact: Artefact, device: str, threads: int) -> None:
+        self.version: str = torch.__version__
+        self.device = device
+        self.threads = threads
+        self.batch = 1 if device == "cpu" else 8
+        self._graph = FrameGraph(for_inference(load_generator(artefact))).to(device)
+
+    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            with torch.inference_mode(), _threads(self.threads):
+                fused: NDArray[np.uint8] = self._graph(self._upload(ir), self._upload(vis)).cpu().numpy()
+            return fused
+        except RuntimeError as error:
+            raise EngineError(f"torch failed on frames of shape {vis.shape}: {error}") from error
+
+    def _upload(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        writeable = frames if frames.flags.writeable else frames.copy()  # torch warns of anything else
+        return torch.from_numpy(writeable).to(self.device)
+
+    def close(self) -> None:
+        del self._graph
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def load(artefact: Artefact, device: str, precision: str, threads: int) -> TorchEngine:
+    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    return TorchEngine(artefact, device, threads)
