@@ -177,13 +177,13 @@ def test_entropy_refuses_boxes_that_leave_the_image(box):
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.float16, bool, np.complex64, ">f4", object])
 def test_entropy_refuses_other_types(dtype):
-    with pytest.raises(DtypeError, match="patches is .*expected uint8, float32, float64"):
+    with pytest.raises(DtypeError, match=r"patches is .*expected uint8, float32, float64"):
         kernels.entropy(np.zeros((2, 3, 3), dtype))
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint32, np.float64])
 def test_entropy_refuses_boxes_of_other_types(dtype):
-    with pytest.raises(TypeError, match="boxes is .*expected int32"):
+    with pytest.raises(TypeError, match=r"boxes is .*expected int32"):
         kernels.entropy(np.zeros((8, 8), np.uint8), np.array([[0, 0, 1, 1]], dtype))
 
 

@@ -1,0 +1,120 @@
+"""The native kernels against NumPy's own `histogram`, `bincount`, `mean` and `var`: `python -m benchmarks kernels`.
+
+Both run in turn on the same arrays in one process, one after the other in every round; the ratio is of the medians.
+NumPy's side is written as one would write it for speed, not as the plain reference of the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pyldfusion import kernels
+
+SIZE = 224  # what CLIP's image tower takes
+
+
+def entropy_by_bincount(patches: np.ndarray) -> list[float]:
+    return [_bits(np.bincount(patch.ravel(), minlength=256)) for patch in patches]
+
+
+def entropy_by_histogram(patches: np.ndarray) -> list[float]:
+    return [_bits(np.histogram(patch, bins=256, range=(0.0, 1.0))[0]) for patch in patches]
+
+
+def _bits(counts: np.ndarray) -> float:
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * np.log2(p)).sum())
+
+
+def adain_by_numpy(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    scale = weight / np.sqrt(x.var(axis=(2, 3)) + np.float32(1e-5))
+    shift = bias - x.mean(axis=(2, 3)) * scale
+    return x * scale[:, :, None, None] + shift[:, :, None, None]
+
+
+def compare(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> tuple[float, float]:
+    """Median seconds of each, taken in turn; the first round only warms up."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for round in range(rounds + 1):
+        for run, taken in zip((theirs, ours), seconds, strict=True):
+            start = time.perf_counter()
+            run()
+            if round:
+                taken.append(time.perf_counter() - start)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks kernels", description=__doc__)
+    parser.add_argument("--patches", type=int, default=1024, help="patches of 224x224 (default 1024, at least 64)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=None, help="for our side (default: all CPUs; NumPy uses one)")
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    options = parser.parse_args(argv)
+    if options.patches < 64 or options.rounds < 1:
+        parser.error("--patches must be at least 64 and --rounds at least 1")
+
+    n, threads = options.patches, kernels.thread_count(options.threads)
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (n, SIZE, SIZE), dtype=np.uint8)
+    constant = np.full_like(grey, 128)
+    real = rng.random((n, SIZE, SIZE), dtype=np.float32)
+    planes = real[: n // 64 * 64].reshape(-1, 64, SIZE, SIZE)
+    weight, bias = (rng.normal(size=planes.shape[:2]).astype(np.float32) for _ in range(2))
+    cases: list[tuple[str, str, Callable[[], Any], Callable[[], Any]]] = [
+        (
+            "entropy uint8",
+            "bincount",
+            lambda: entropy_by_bincount(grey),
+            lambda: kernels.entropy(grey, threads=threads),
+        ),
+        (
+            "entropy uint8, constant",
+            "bincount",
+            lambda: entropy_by_bincount(constant),
+            lambda: kernels.entropy(constant, threads=threads),
+        ),
+        (
+            "entropy float32",
+            "histogram",
+            lambda: entropy_by_histogram(real),
+            lambda: kernels.entropy(real, threads=threads),
+        ),
+        (
+            f"adain {'x'.join(map(str, planes.shape))}",
+            "var, mean",
+            lambda: adain_by_numpy(planes, weight, bias),
+            lambda: kernels.adain(planes, weight, bias, threads=threads),
+        ),
+    ]
+    rows = []
+    for name, against, theirs, ours in cases:
+        numpy_s, ours_s = compare(theirs, ours, options.rounds)
+        row = {"kernel": name, "numpy": against, "numpy_ms": numpy_s * 1e3, "ours_ms": ours_s * 1e3}
+        rows.append(row | {"ratio": numpy_s / ours_s})
+        if not options.json:
+            print(
+                f"{name:28} numpy {against:10} {numpy_s * 1e3:9.1f} ms   ours {ours_s * 1e3:8.1f} ms   "
+                f"{numpy_s / ours_s:6.1f} x"
+            )
+    if options.json:
+        about = {
+            "patches": n,
+            "size": SIZE,
+            "rounds": options.rounds,
+            "threads": threads,
+            "cpus": os.cpu_count(),
+            "machine": platform.machine(),
+            "numpy": np.__version__,
+        }
+        print(json.dumps(about | {"results": rows}, indent=2))
+    return 0
