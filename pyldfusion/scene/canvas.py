@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from .camera import Camera
 from .texture import Array
@@ -112,9 +113,17 @@ class Shape:
 
     def polygon(self, u: Any, v: Any, value: Any) -> None:
         """Fill the convex polygon with corners ``u``, ``v`` (continuous pixels) with ``value`` [4]."""
+        self.polygons([self.corners(u, v)], [value])
+
+    def corners(self, u: Any, v: Any) -> NDArray[np.int32]:
+        """Continuous pixels [...] -> the drawing's fixed-point coordinates [..., 2]."""
         points = np.stack([np.asarray(u) - self.x0, np.asarray(v) - self.y0], -1) * self.fine - 0.5
-        corners = np.round(np.clip(points, -8000, 8000) * (1 << self.BITS)).astype(np.int32)
-        cv2.fillConvexPoly(self.data, corners, [float(c) for c in value], cv2.LINE_8, self.BITS)
+        return np.round(np.clip(points, -8000, 8000) * (1 << self.BITS)).astype(np.int32)
+
+    def polygons(self, corners: Any, values: Any) -> None:
+        """Fill convex polygons given as :meth:`corners`, one after the other."""
+        for points, value in zip(corners, np.asarray(values, np.float64).tolist(), strict=True):
+            cv2.fillConvexPoly(self.data, points, value, cv2.LINE_8, self.BITS)
 
     def patch(self) -> Patch:
         """The drawing at the view's resolution."""

@@ -172,19 +172,19 @@ def _turn(at: Stance, side: Any, ahead: Any) -> tuple[Any, Any]:
 def _ring(rear: float, front: float, half: float, corner: float, segments: int) -> tuple[Array, Array, Array]:
     """A rounded rectangle as side, ahead [n], and which part each segment that starts there belongs to.
 
-    Parts: 0 front, 1 a corner, 2 the right side, 3 rear, 4 the left side.
+    Parts: 0 front, 1 a corner, 2 the right side, 3 rear, 4 the left side; the fraction says how far along it.
     """
     corner = min(corner, half * 0.9, (front - rear) * 0.45)
     a, b = half - corner, max(front - rear, 0.1) / 2 - corner * 0.6
     mid = (front + rear) / 2
-    bend = np.linspace(0, np.pi / 2, 4)
+    bend = np.linspace(0, np.pi / 2, 4 if segments < 10 else 6)
     sides, aheads, parts = [], [], []
 
     def run(x0: float, z0: float, x1: float, z1: float, count: int, part: int) -> None:
         for t in np.linspace(0, 1, count, endpoint=False):
             sides.append(x0 + (x1 - x0) * t)
             aheads.append(z0 + (z1 - z0) * t)
-            parts.append(part)
+            parts.append(part + 0.999 * t)
 
     def turn(cx: float, cz: float, start: float) -> None:
         for angle in bend[:-1]:
@@ -257,13 +257,10 @@ def _loft(
 
     mid_side, mid_ahead = (side[:-1] + side1[1:]) / 2, (ahead[:-1] + ahead1[1:]) / 2
     value = _materials(car, climate, rays, normal, view, facing, centre[..., 1], mid_side, mid_ahead, parts, labels)
-    for k in np.argsort(-distance, axis=None):
-        i, j = divmod(int(k), side.shape[1])
-        if facing[i, j] <= 0:
-            continue
-        shape.polygon(
-            (u[i, j], u1[i, j], u1[i + 1, j], u[i + 1, j]), (v[i, j], v1[i, j], v1[i + 1, j], v[i + 1, j]), value[i, j]
-        )
+    quads = shape.corners(np.stack([u[:-1], u1[:-1], u1[1:], u[1:]], -1), np.stack([v[:-1], v1[:-1], v1[1:], v[1:]], -1))
+    seen = facing > 0
+    order = np.argsort(-distance[seen])
+    shape.polygons(quads[seen][order], value[seen][order])
 
 
 def _materials(
@@ -282,7 +279,7 @@ def _materials(
         half /= np.maximum(np.linalg.norm(half, axis=-1, keepdims=True), 1e-6)
         shine += (np.clip(np.sum(normal * half, -1), 0, 1) ** 60)[..., None] * colour * 0.9
 
-    paint = np.asarray(car.paint, np.float32) * light + (fresnel * 1.4)[..., None] * sky + shine * 0.6
+    paint = np.asarray(car.paint, np.float32) * light + (fresnel * 1.4)[..., None] * sky + shine * 0.35
     under = np.clip((y - 0.2) / 0.5, 0.35, 1)[..., None]
     value = np.empty((*y.shape, 4), np.float32)
     value[..., :3] = paint * under
@@ -295,6 +292,8 @@ def _materials(
     glass = np.float32([0.012, 0.012, 0.010]) * light + ((fresnel * 2.2 + 0.06)[..., None] * sky) + 0.25 * shine
     cold = climate.air + 0.16 * climate.sky * np.clip(mirror_up + 0.35, 0.1, 1) + (1.5 if car.running else 0.0)
     black = np.float32([0.02, 0.02, 0.02]) * light + 0.5 * fresnel[..., None] * sky
+    place, parts = parts % 1.0, np.floor(parts)
+    doors = 6 if car.shape == "bus" else 2
     front, rear, flank = parts == 0, parts == 3, (parts == 2) | (parts == 4)
     toward = np.clip(facing, 0, 1)
     width = RINGS[car.shape][2][3]
@@ -302,7 +301,7 @@ def _materials(
     for i, label in enumerate(labels):
         if label in ("glass", "cab"):
             step = ahead[i] / length
-            pillar = np.abs((step * 3.1) % 1.0 - 0.5) < (0.07 if car.shape != "bus" else 0.12)
+            pillar = np.abs((place * doors) % 1.0 - 0.5) < 0.085 * doors / 2
             pane = front | (rear & (label == "glass")) | (flank & ~pillar & ((label == "glass") | (step > 0.25)))
             value[i, pane, :3] = glass[i, pane]
             heat[i, pane] = cold[i, pane]

@@ -52,7 +52,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "night": Kind(
         ambient=(0.022, 0.016, 0.012), zenith=(0.006, 0.003, 0.002), skyline=(0.022, 0.019, 0.020),
-        exposure=(0.9, 2.3), lit=(0.05, 0.30), lamps=True,
+        exposure=(1.0, 2.5), lit=(0.05, 0.30), lamps=True,
         air=(4, 18), road=(1, 5), wall=(0.5, 4), sky=(-38, -14), smoke=(0, 1),
     ),
     "dusk": Kind(

@@ -83,25 +83,25 @@ class Walker:
 def plan_people(rng: np.random.Generator, road: Road, count: int, camera: Camera) -> tuple[Walker, ...]:
     """``count`` people, the first near enough to fill a good part of the picture more often than not."""
     people = []
-    floor = camera.focal * camera.eye / max(camera.height - camera.horizon, 1.0)  # depth at the lower border
+    floor = max(camera.focal * camera.eye / max(camera.height - camera.horizon, 1.0), 3.0)  # depth at the lower border
     for k in range(count):
-        crossing = rng.random() < 0.3
+        close = rng.random() < (0.8, 0.4, 0.1)[min(k, 2)]
+        near = pick(rng, (0.9, 1.6)) * floor if close else pick(rng, (7, 45))
+        across = pick(rng, (0, 1)) * 0.40 * camera.width / camera.focal * near  # where the close ones are in view
         speed = 0.0 if rng.random() < 0.2 else pick(rng, (0.9, 1.6))
-        near = pick(rng, (0.95, 1.8)) * max(floor, 3.5) if k == 0 and rng.random() < 0.75 else pick(rng, (7, 45))
-        if crossing:
-            z = road.crossing + pick(rng, (-1, 1)) if road.crossing is not None and rng.random() < 0.7 else near
+        if rng.random() < 0.35:
+            at_crossing = road.crossing is not None and not close and rng.random() < 0.7
+            z = road.crossing + pick(rng, (-1, 1)) if road.crossing is not None and at_crossing else near + 0.5
             x = pick(rng, (-0.5, 0.5)) * road.half + road.axis(z)
-            reach = (pick(rng, (0.6, 1.1)) * road.half, pick(rng, (0.2, 0.7)))
+            reach = (min(pick(rng, (0.6, 1.1)) * road.half, max(across, 1.0) if close else 99), pick(rng, (0.2, 0.7)))
         else:
             side = -1 if rng.random() < 0.5 else 1
-            z = near + 2
-            across = road.half + pick(rng, (0.4, max(road.walk - 0.3, 0.6)))
-            if k == 0:  # keep the near one in view
-                limit = 0.42 * camera.width / camera.focal * z
-                across = min(across, limit)
-            x = side * across + road.axis(z)
-            reach = (pick(rng, (0.1, 0.45)), min(pick(rng, (3, 14)), z - max(floor * 0.8, 2.5)))
-            reach = (reach[0], max(reach[1], 0.3))
+            ahead = pick(rng, (0.5, 3)) if close else min(pick(rng, (3, 14)), max(near - 1.1 * floor, 0.5))
+            z = near + ahead
+            x = side * (road.half + pick(rng, (0.4, max(road.walk - 0.3, 0.6))))
+            x = side * min(abs(x), across) if close else x + road.axis(z)
+            reach = (pick(rng, (0.1, 0.45)), ahead)
+
         def colour(palette: tuple[Colour, ...]) -> Colour:
             base = np.array(palette[int(rng.integers(len(palette)))]) * rng.uniform(0.7, 1.25)
             return float(base[0]), float(base[1]), float(base[2])

@@ -140,7 +140,7 @@ def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
         air=pick(rng, kind.air), road=pick(rng, kind.road), wall=pick(rng, kind.wall), sky=pick(rng, kind.sky),
         fog=pick(rng, kind.fog), exposure=pick(rng, kind.exposure), lit=pick(rng, kind.lit),
         wet=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.3 and not kind.sun[1] else 0.0,
-        dim=float(rng.uniform(0.3, 1.2)), lamps=kind.lamps,
+        dim=float(rng.uniform(0.45, 1.4)), lamps=kind.lamps,
         ego=kind.lamps and camera.eye < 2.2 and bool(rng.random() < 0.6),
     )
     lanes = int(rng.choice([2, 2, 2, 3, 4]))
@@ -170,7 +170,7 @@ def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
 def _camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
     """From a dashboard to a pole; the field of view goes with the larger side, so tall pictures see the same street."""
     width, height = size
-    high = float(rng.random() ** 1.6)
+    high = float(rng.random() ** 2.4)
     eye = 1.35 + 4.2 * high
     focal = pick(rng, (0.85, 1.35)) * max(width, 1.15 * height)
     horizon = (pick(rng, (0.36, 0.52)) - 0.10 * high) * height

@@ -24,7 +24,7 @@ def paint_sky(surfaces: Surfaces, kind: Kind, climate: Climate, seed: int) -> No
     up = np.maximum(surfaces.slope_y[rows], 0)[:, None]
     pixel = 1 / camera.focal
 
-    climb = 1 - np.exp(-up * rng.uniform(2.2, 4.5))
+    climb = 1 - np.exp(-up * rng.uniform(3.0, 8.0))
     zenith, skyline = (np.array(c, np.float32) for c in (kind.zenith, kind.skyline))
     colour = skyline + (zenith - skyline) * climb[..., None]
     colour = colour * np.float32(rng.uniform(0.75, 1.3))

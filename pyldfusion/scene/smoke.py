@@ -61,7 +61,7 @@ def draw_plume(canvas: Array, camera: Camera, plume: Plume, climate: Climate, li
     """Lay ``plume`` at ``t`` seconds over what is behind it on ``canvas``, in place."""
     lean = plume.wind / max(plume.rise, 0.2) * plume.height * 0.35
     reach = plume.width * (1.3 if plume.bank else 2.5) + abs(lean) + 1.5
-    corners = camera.project(np.array([plume.x - reach, plume.x + reach]), np.array([plume.height * 1.25, 0.0]), plume.z)
+    corners = camera.project(np.array([plume.x - reach, plume.x + reach]), np.array([plume.height * 1.25, -1.2]), plume.z)
     x0, x1 = (int(np.clip(w, 0, camera.width)) for w in (np.floor(corners[0][0]), np.ceil(corners[0][1])))
     y0, y1 = (int(np.clip(w, 0, camera.height)) for w in (np.floor(corners[1][0]), np.ceil(corners[1][1]) + 2))
     if x1 - x0 < 2 or y1 - y0 < 2:
@@ -87,7 +87,7 @@ def draw_plume(canvas: Array, camera: Camera, plume: Plume, climate: Climate, li
         across = (x - middle) / spread + 0.30 * noise * np.minimum(up * 3, 1)
         body = np.exp(-(across**2)) * smoothstep(1.2, 0.45, up) / (0.6 + 0.9 * up)
     lumps = np.clip(0.7 + (0.75 if plume.bank else 0.55) * noise, 0.02, 2.2)
-    depth = plume.thick * body * lumps * smoothstep(-0.5, 0.1, y)
+    depth = plume.thick * body * lumps * smoothstep(-1.1, 0.5, y + 0.35 * noise)
     light = lighting.at(plume.x, plume.height * 0.4, plume.z).total()
     shade = (0.75 + 0.18 * np.clip(coarse - 0.5 * other, -1.5, 1.5) + 0.25 * up)[..., None]
     colour = np.float32(plume.white) * light * shade

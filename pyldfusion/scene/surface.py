@@ -56,14 +56,9 @@ class Surfaces:
     ) -> None:
         """Put a surface where ``mask`` [h,w] is true; values broadcast to the window."""
         where = np.broadcast_to(mask, self.heat[rows, columns].shape)
-        shape = where.shape
-
-        def put(target: Array, value: Any, full: tuple[int, ...]) -> None:
-            window = target[rows, columns]
-            window[where] = np.broadcast_to(np.asarray(value, np.float32), full)[where]
-
-        put(self.z, z, shape)
-        put(self.normal, normal, (*shape, 3))
-        put(self.albedo, albedo, (*shape, 3))
-        put(self.heat, heat, shape)
-        put(self.glow, 0.0 if glow is None else glow, (*shape, 3))
+        deep = where[..., None]
+        for target, value, cover in (
+            (self.z, z, where), (self.normal, normal, deep), (self.albedo, albedo, deep), (self.heat, heat, where),
+            (self.glow, 0.0 if glow is None else glow, deep),
+        ):
+            np.copyto(target[rows, columns], np.asarray(value, np.float32), where=cover)
