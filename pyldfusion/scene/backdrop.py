@@ -54,7 +54,7 @@ class Backdrop:
             self.gloss *= normal[..., 1] > 0.9
             mirror(self._canvas, camera, self.gloss, plan.seed % 97)
             for lamp in lighting.lamps:
-                streak(self._canvas, camera, self.gloss, lamp.position, 3.0 * np.asarray(lamp.colour))
+                streak(self._canvas, camera, self.gloss, lamp.position, 1.8 * np.asarray(lamp.colour))
         self._size = (camera.width, camera.height)
         step = slice(COARSE // 2 if min(shape) > 64 else 0, None, COARSE if min(shape) > 64 else 1)
         slope_x, slope_y = camera.slopes()

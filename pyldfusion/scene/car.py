@@ -100,6 +100,13 @@ class Car:
         lean = float(np.arctan(2 * self.bend * abs(z)))
         return Stance(self.across + self.bend * z * abs(z), z, self.heading + lean)
 
+    def blocks(self, x: float, z: float, reach: tuple[float, float]) -> bool:
+        """Whether someone who moves up to ``reach`` around X, Z would meet this car."""
+        _, rear, front, half, _, _ = RINGS[self.shape][2]
+        at = self.stance(0.0)
+        ahead = 1e3 if self.speed else front - rear
+        return abs(x - at.x) < half + reach[0] + 0.45 and abs(z - at.z) < ahead / 2 + reach[1] + 0.6
+
     def beam(self, t: float) -> Beam | None:
         """Its low beam at ``t``, if it drives with light."""
         if not (self.lamps and self.running):
@@ -121,8 +128,8 @@ class Car:
         return [((float(x), 0.7, float(z)), light) for x, z in places]
 
 
-def plan_cars(rng: np.random.Generator, road: Road, count: int, lamps: bool) -> tuple[Car, ...]:
-    """``count`` cars: on their lanes with room between them, or parked at the kerb."""
+def plan_cars(rng: np.random.Generator, road: Road, count: int, lamps: bool, calm: bool) -> tuple[Car, ...]:
+    """``count`` cars: on their lanes with room between them, or parked at the kerb; in a ``calm`` street all stand."""
     cars: list[Car] = []
     lane = 2 * road.half / road.lanes
     speeds = {-1: -pick(rng, (5, 14)), 1: pick(rng, (5, 14))}
@@ -140,7 +147,7 @@ def plan_cars(rng: np.random.Generator, road: Road, count: int, lamps: bool) -> 
         while any(abs(z - other) < 9.5 for other in row):
             z += 9.5
         row.append(z)
-        waits = not parked and rng.random() < 0.25
+        waits = not parked and (calm or rng.random() < 0.1)
         paint = np.array(PAINTS[int(rng.integers(len(PAINTS)))]) * rng.uniform(0.7, 1.15)
         cars.append(
             Car(

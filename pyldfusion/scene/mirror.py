@@ -40,5 +40,7 @@ def streak(canvas: Array, camera: Camera, gloss: Array, at: tuple[float, float, 
         return
     gx = np.exp(-(((np.arange(x0, x1) + 0.5 - u) / across) ** 2) / 2).astype(np.float32)
     gy = np.exp(-(((np.arange(y0, y1) + 0.5 - v) / along) ** 2) / 2).astype(np.float32)
-    shape = gy[:, None] * gx[None, :] * gloss[y0:y1, x0:x1]
+    rows, columns = np.arange(y0, y1)[:, None] - v, np.arange(x0, x1)[None, :] - u
+    broken = np.clip(1 + 0.6 * fbm(columns / across * 0.35, rows / along * 9, frequency=1.0, octaves=2), 0, 2)
+    shape = gy[:, None] * gx[None, :] * broken * gloss[y0:y1, x0:x1]
     canvas[y0:y1, x0:x1, :3] += shape[..., None] * np.asarray(light, np.float32)

@@ -13,6 +13,7 @@ import numpy as np
 
 from .camera import NEAR, Camera
 from .canvas import Patch
+from .car import Car
 from .light import Rays
 from .plan import Climate, Road, pick
 from .texture import Array, fbm
@@ -80,27 +81,38 @@ class Walker:
                     np.pi * along / step, min(self.speed / 1.3, 1.15))
 
 
-def plan_people(rng: np.random.Generator, road: Road, count: int, camera: Camera) -> tuple[Walker, ...]:
+def _loop(
+    rng: np.random.Generator, road: Road, camera: Camera, floor: float, k: int
+) -> tuple[float, float, tuple[float, float]]:
+    """Centre X, Z and half axes of the loop of person ``k``; the first ones are the nearest."""
+    close = rng.random() < (0.8, 0.4, 0.1)[min(k, 2)]
+    near = pick(rng, (0.9, 1.6)) * floor if close else pick(rng, (7, 45))
+    across = pick(rng, (0, 1)) * 0.40 * camera.width / camera.focal * near  # where the close ones are in view
+    if rng.random() < 0.35:
+        at_crossing = road.crossing is not None and not close and rng.random() < 0.7
+        z = road.crossing + pick(rng, (-1, 1)) if road.crossing is not None and at_crossing else near + 0.5
+        x = pick(rng, (-0.5, 0.5)) * road.half + road.axis(z)
+        return x, z, (min(pick(rng, (0.6, 1.1)) * road.half, max(across, 1.0) if close else 99), pick(rng, (0.2, 0.7)))
+    side = -1 if rng.random() < 0.5 else 1
+    ahead = pick(rng, (0.5, 3)) if close else min(pick(rng, (3, 14)), max(near - 1.1 * floor, 0.5))
+    z = near + ahead
+    x = side * (road.half + pick(rng, (0.4, max(road.walk - 0.3, 0.6))))
+    x = side * min(abs(x), across) if close else x + road.axis(z)
+    return x, z, (pick(rng, (0.1, 0.45)), ahead)
+
+
+def plan_people(
+    rng: np.random.Generator, road: Road, count: int, camera: Camera, cars: tuple[Car, ...]
+) -> tuple[Walker, ...]:
     """``count`` people, the first near enough to fill a good part of the picture more often than not."""
     people = []
     floor = max(camera.focal * camera.eye / max(camera.height - camera.horizon, 1.0), 3.0)  # depth at the lower border
     for k in range(count):
-        close = rng.random() < (0.8, 0.4, 0.1)[min(k, 2)]
-        near = pick(rng, (0.9, 1.6)) * floor if close else pick(rng, (7, 45))
-        across = pick(rng, (0, 1)) * 0.40 * camera.width / camera.focal * near  # where the close ones are in view
+        for _ in range(12):  # a place where no car stands or drives
+            x, z, reach = _loop(rng, road, camera, floor, k)
+            if not any(car.blocks(x, z, reach) for car in cars):
+                break
         speed = 0.0 if rng.random() < 0.2 else pick(rng, (0.9, 1.6))
-        if rng.random() < 0.35:
-            at_crossing = road.crossing is not None and not close and rng.random() < 0.7
-            z = road.crossing + pick(rng, (-1, 1)) if road.crossing is not None and at_crossing else near + 0.5
-            x = pick(rng, (-0.5, 0.5)) * road.half + road.axis(z)
-            reach = (min(pick(rng, (0.6, 1.1)) * road.half, max(across, 1.0) if close else 99), pick(rng, (0.2, 0.7)))
-        else:
-            side = -1 if rng.random() < 0.5 else 1
-            ahead = pick(rng, (0.5, 3)) if close else min(pick(rng, (3, 14)), max(near - 1.1 * floor, 0.5))
-            z = near + ahead
-            x = side * (road.half + pick(rng, (0.4, max(road.walk - 0.3, 0.6))))
-            x = side * min(abs(x), across) if close else x + road.axis(z)
-            reach = (pick(rng, (0.1, 0.45)), ahead)
 
         def colour(palette: tuple[Colour, ...]) -> Colour:
             base = np.array(palette[int(rng.integers(len(palette)))]) * rng.uniform(0.7, 1.25)
@@ -189,7 +201,7 @@ def _limbs(walker: Walker, pose: Pose) -> list[_Limb]:
         lower = arm + elbow_bend
         wrist = joint(side * 0.14 * h * build, elbow_up - 0.135 * h * np.cos(lower), elbow_ahead + 0.135 * h * np.sin(lower))
         hand = joint(side * 0.138 * h * build, elbow_up - 0.185 * h * np.cos(lower), elbow_ahead + 0.185 * h * np.sin(lower))
-        out = 0.03 * h  # arms hang outside the trunk: pull them nearer on the near side, further on the far
+        out = 0.09 * h  # arms hang outside the trunk: pull them nearer on the near side, further on the far
         bias = -out if -side * s < 0 else out
         add(joint_a, elbow, 0.037 * h * build, 0.031 * h * build, "jacket", bias)
         add(elbow, wrist, 0.031 * h * build, 0.022 * h, "jacket", bias)
@@ -199,18 +211,18 @@ def _limbs(walker: Walker, pose: Pose) -> list[_Limb]:
             add(hand, hold, 0.03 * h, 0.062 * h, "bag", bias)
 
     wide = 0.092 * h * build * (abs(c) + 0.72 * abs(s))
-    add(joint(0, hip + 0.035 * h, 0), joint(0, shoulder - 0.085 * h, 0.0), wide * 0.84, wide * 0.98, "jacket")
+    add(joint(0, hip + 0.035 * h, 0), joint(0, shoulder - 0.085 * h, 0.0), wide * 0.84, wide * 0.98, "jacket", -0.06)
     for side in (-1, 1):
         add(joint(side * 0.012 * h, shoulder + 0.006 * h, 0), joint(side * 0.098 * h * build, shoulder - 0.030 * h, 0),
-            0.030 * h, 0.034 * h * build, "jacket", -0.001)
+            0.030 * h, 0.034 * h * build, "jacket", -0.061)
     add(joint(0, hip - 0.01 * h, 0), joint(0, hip + 0.02 * h, 0), wide * 0.93, wide * 0.9, "trousers", 0.001)
     if walker.coat:
-        add(joint(0, hip + 0.05 * h, 0), joint(0, 0.33 * h, 0.0), wide * 0.95, wide * 1.12, "jacket", -0.002)
+        add(joint(0, hip + 0.05 * h, 0), joint(0, 0.33 * h, 0.0), wide * 0.93, wide * 1.08, "jacket", -0.10)
     if walker.pack:
         add(joint(0, hip + 0.09 * h, -0.10 * h), joint(0, shoulder - 0.05 * h, -0.10 * h), wide * 0.72, wide * 0.66, "bag")
-    add(joint(0, shoulder, 0), joint(0, 0.875 * h + bob, 0.012 * h), 0.034 * h, 0.03 * h, "skin", -0.003)
+    add(joint(0, shoulder, 0), joint(0, 0.875 * h + bob, 0.012 * h), 0.034 * h, 0.03 * h, "skin", -0.063)
     head = joint(0, 0.928 * h + bob, 0.014 * h)
-    add(head, head, 0.066 * h, 0.066 * h, "head", -0.01, 0.80 + 0.10 * abs(s))
+    add(head, head, 0.066 * h, 0.066 * h, "head", -0.07, 0.80 + 0.10 * abs(s))
     return limbs
 
 

@@ -107,8 +107,9 @@ class Scene:
             d if n is None else _whole(name, n, 0, 200)
             for name, n, d in zip(("people", "cars", "plumes"), (people, cars, plumes), default, strict=True)
         ]
-        self._people = plan_people(np.random.default_rng([self.seed, 31]), plan.road, number[0], plan.camera)
-        self._cars = plan_cars(np.random.default_rng([self.seed, 37]), plan.road, number[1], row.lamps)
+        calm = bool(rng.random() < 0.4)
+        self._cars = plan_cars(np.random.default_rng([self.seed, 37]), plan.road, number[1], row.lamps, calm)
+        self._people = plan_people(np.random.default_rng([self.seed, 31]), plan.road, number[0], plan.camera, self._cars)
         self._plumes = plan_smoke(np.random.default_rng([self.seed, 41]), plan.road, number[2], row.thick)
 
         sun = None
