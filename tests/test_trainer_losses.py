@@ -1,0 +1,68 @@
+"""The supervised losses against independent references in NumPy, SciPy and scikit-image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+ndimage = pytest.importorskip("scipy.ndimage")
+
+from trainer.losses import gradient_loss, gradients, pixel_loss, structure_loss  # noqa: E402
+
+
+def pair(shape=(2, 1, 29, 41)):
+    random = np.random.default_rng(7)
+    return random.random(shape), random.random(shape)
+
+
+def test_pixel_loss_is_charbonnier():
+    a, b = pair()
+    expected = np.mean(np.sqrt((a - b) ** 2 + 1e-6)) - 1e-3
+    assert float(pixel_loss(torch.from_numpy(a), torch.from_numpy(b))) == pytest.approx(expected, rel=1e-12)
+    assert float(pixel_loss(torch.from_numpy(a), torch.from_numpy(a))) == pytest.approx(0, abs=1e-12)
+
+
+def test_gradients_are_sobel():
+    a, _ = pair((1, 1, 17, 23))
+    got = gradients(torch.from_numpy(a))[0].numpy()
+    for channel, axis in ((0, 1), (1, 0)):
+        expected = ndimage.sobel(a[0, 0], axis=axis)[1:-1, 1:-1] / 8
+        np.testing.assert_allclose(got[channel], expected, atol=1e-12)
+
+
+def test_gradient_loss_sees_sobel_and_neighbours():
+    a, b = pair()
+    error = a - b
+    sobel = np.mean(
+        [np.abs(ndimage.sobel(e[0], axis=axis)[1:-1, 1:-1] / 8).mean() for e in error for axis in (0, 1)]
+    )
+    fine = np.abs(np.diff(error, axis=2)).mean() + np.abs(np.diff(error, axis=3)).mean()
+    got = float(gradient_loss(torch.from_numpy(a), torch.from_numpy(b)))
+    assert got == pytest.approx(sobel + fine / 2, rel=1e-10)
+
+
+def test_gradient_loss_does_not_overlook_a_checkerboard():
+    flat = torch.full((1, 1, 16, 16), 0.5)
+    board = flat + 0.1 * ((torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2 - 1)
+    assert float(gradients(board).abs().max()) < 1e-6
+    assert float(gradient_loss(board, flat)) > 0.1
+    assert float(gradient_loss(flat + 0.2, flat)) < 1e-6
+
+
+def test_structure_loss_is_one_minus_ssim():
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = pair((1, 1, 40, 31))
+    _, full = metrics.structural_similarity(
+        a[0, 0], b[0, 0], win_size=7, data_range=1.0, use_sample_covariance=False, full=True
+    )
+    expected = 1 - full[3:-3, 3:-3].mean()
+    assert float(structure_loss(torch.from_numpy(a), torch.from_numpy(b))) == pytest.approx(expected, abs=1e-9)
+    assert float(structure_loss(torch.from_numpy(a), torch.from_numpy(a))) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("loss", [pixel_loss, gradient_loss, structure_loss])
+def test_gradients_agree_with_finite_differences(loss):
+    a, b = pair((1, 1, 9, 10))
+    x = torch.from_numpy(a).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(x, torch.from_numpy(b)), (x,), eps=1e-7, atol=1e-5)

@@ -1,0 +1,51 @@
+"""Losses as pure functions of planes; the distance between a fused picture and its target.
+
+Every function takes [N,1,H,W] tensors in [0, 1] and returns a scalar, the mean over everything.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["gradient_loss", "gradients", "pixel_loss", "structure_loss"]
+
+
+def pixel_loss(fused: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
+    """Charbonnier: the L1 distance, smooth within ``eps`` of zero."""
+    return ((fused - target).square() + eps * eps).sqrt().mean() - eps
+
+
+def gradients(x: Tensor) -> Tensor:
+    """Sobel derivatives divided by 8 (grey levels a pixel), [N,2,H-2,W-2]: along x, along y."""
+    smooth, slope = x.new_tensor([1.0, 2.0, 1.0]), x.new_tensor([-1.0, 0.0, 1.0])
+    along_x = torch.outer(smooth, slope)
+    kernel = torch.stack((along_x, along_x.T))[:, None] / 8
+    return F.conv2d(x, kernel)
+
+
+def gradient_loss(fused: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of Sobel derivatives, and of the finest differences between neighbours.
+
+    Sobel alone does not see a checkerboard; the neighbour differences do.
+    """
+    sobel = (gradients(fused) - gradients(target)).abs().mean()
+    error = fused - target
+    fine = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return sobel + fine / 2
+
+
+def structure_loss(fused: Tensor, target: Tensor, window: int = 7) -> Tensor:
+    """1 - SSIM (Wang et al. 2004) with a flat window, constants (0.01, 0.03)^2, no padding."""
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, window, 1)
+
+    c1, c2 = 0.01**2, 0.03**2
+    mu_f, mu_t = mean(fused), mean(target)
+    var_f = mean(fused * fused) - mu_f * mu_f
+    var_t = mean(target * target) - mu_t * mu_t
+    cov = mean(fused * target) - mu_f * mu_t
+    ssim = (2 * mu_f * mu_t + c1) * (2 * cov + c2) / ((mu_f**2 + mu_t**2 + c1) * (var_f + var_t + c2))
+    return 1 - ssim.mean()

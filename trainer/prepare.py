@@ -1,0 +1,115 @@
+"""``python -m trainer.prepare``: the folder of licensed pairs that the bundled weights are trained on.
+
+Takes pictures and clips of M3SVD (MIT licence) and generated scenes; writes ir/, vi/ and a manifest that says of every
+pair where it comes from, under what terms, and its hashes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pyldfusion.errors import InputError, PyldfusionError
+
+from .data import find_pairs
+from .provenance import MANIFEST
+
+M3SVD = ("M3SVD (Linfeng-Tang/M3SVD)", "MIT")
+SCENES = ("pyldfusion.scene", "Apache-2.0")
+
+Item = tuple[str, np.ndarray, np.ndarray, tuple[str, str]]
+
+
+def pictures(root: Path, prefix: str) -> Iterator[Item]:
+    """Pairs of ``root`` whose names begin with ``prefix``."""
+    found, _ = find_pairs(root)
+    for ir_path, vis_path in found:
+        if ir_path.stem.startswith(prefix):
+            ir, vis = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in (ir_path, vis_path))
+            if ir is None or vis is None:
+                raise InputError(f"{ir_path} or {vis_path} cannot be decoded")
+            yield ir_path.stem, ir, vis, M3SVD
+
+
+def films(root: Path, every: int) -> Iterator[Item]:
+    """Every ``every``-th frame of the clips that ``root`` has in both ir/ and vi/."""
+    for ir_path in sorted((root / "ir").glob("*.mp4")):
+        vis_path = root / "vi" / ir_path.name
+        clips = [cv2.VideoCapture(str(path)) for path in (ir_path, vis_path)]
+        number = 0
+        while all(clip.grab() for clip in clips):
+            if number % every == every // 2:
+                ir, vis = (cv2.cvtColor(clip.retrieve()[1], cv2.COLOR_BGR2GRAY) for clip in clips)
+                yield f"film_{ir_path.stem}_v{number:04d}", ir, vis, M3SVD
+            number += 1
+        if not number:
+            raise InputError(f"{ir_path} and {vis_path} give no frames")
+
+
+def scenes(count: int, seed: int, size: tuple[int, int] = (640, 480)) -> Iterator[Item]:
+    """Generated night and dusk scenes."""
+    from pyldfusion.scene import Scene
+
+    for k in range(count):
+        scene = Scene(seed=seed + k, size=size, kind=("night", "dusk")[k % 2])
+        frame = scene.render(0.0)
+        ir, vis = np.asarray(frame.ir), cv2.cvtColor(frame.vis, cv2.COLOR_BGR2GRAY)
+        yield f"scene_{k:04d}", ir, vis, SCENES
+
+
+def write(out: Path, items: Iterator[Item]) -> int:
+    """Write pairs as PNG and the manifest; returns how many."""
+    for folder in ("ir", "vi"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name, ir, vis, (source, terms) in items:
+        hashes = []
+        for folder, plane in (("ir", ir), ("vi", vis)):
+            path = out / folder / f"{name}.png"
+            if not cv2.imwrite(str(path), plane):
+                raise InputError(f"cannot write {path}")
+            hashes.append(hashlib.sha256(plane.tobytes()).hexdigest())
+        rows.append([name, source, terms, *hashes])
+    with (out / MANIFEST).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "source", "terms", "sha256_ir", "sha256_vi"])
+        writer.writerows(rows)
+    return len(rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser("trainer.prepare", description="Make the folder of pairs for the bundled weights.")
+    p.add_argument("--out", required=True, type=Path)
+    p.add_argument("--m3svd", type=Path, help="folder with ir/ and vi/ pictures of M3SVD")
+    p.add_argument("--prefix", default="m3svd_", help="names of the M3SVD pictures begin with this")
+    p.add_argument("--video", type=Path, help="folder with ir/ and vi/ clips of M3SVD")
+    p.add_argument("--every", type=int, default=12, help="frames between two that are taken from a clip")
+    p.add_argument("--scenes", type=int, default=0, help="number of generated scenes")
+    p.add_argument("--seed", type=int, default=0)
+    args = p.parse_args(argv)
+
+    def items() -> Iterator[Item]:
+        if args.m3svd:
+            yield from pictures(args.m3svd, args.prefix)
+        if args.video:
+            yield from films(args.video, args.every)
+        yield from scenes(args.scenes, args.seed)
+
+    try:
+        count = write(args.out, items())
+    except PyldfusionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{count} pairs in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
