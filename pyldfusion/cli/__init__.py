@@ -80,7 +80,7 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
-    args, unknown = parser.parse_known_args(arguments)
+    args, unknown = parser.parse_known_intermixed_args(arguments)  # options may stand between IR, VIS and OUT
     if unknown:
         parser.refuse(unknown)
     return int(module.run(args))

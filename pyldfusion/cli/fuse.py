@@ -100,7 +100,7 @@ def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool
             except PyldfusionError as error:
                 failed += 1
                 record["error"] = str(error)
-                console.error(f"{pair.name}: {error}")
+                console.error(str(error) if pairs.count == 1 else f"{pair.name}: {error}")
             if as_json:
                 print(json.dumps(record), flush=True)
             elif pairs.count == 1 and written:
@@ -122,7 +122,7 @@ def _fuse_stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: b
     try:
         with output:
             for index, pair in enumerate(pairs):
-                frame = worker.fuse(pair, index, output)
+                frame = worker.fuse(pair, index, output, compare=index < EDGE_CHECKS)
                 milliseconds.append(frame["milliseconds"])
                 record |= frame
                 written += 1
@@ -136,6 +136,7 @@ def _fuse_stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: b
     finally:
         if milliseconds:
             record |= {"frames": written, "milliseconds": round(statistics.median(milliseconds), 2)}
+            record["edge_correlation"] = round(worker.correlation, 4)
         if as_json:
             print(json.dumps(record), flush=True)
     if pairs.ended_early:
@@ -170,21 +171,32 @@ class _Worker:
         info = self.fuser.info
         return f"{info['model']} on {info['engine']} {info['precision']}"
 
-    def fuse(self, pair: Pair, index: int, output: Output) -> dict[str, Any]:
-        """Fuse one pair and write its views; returns what --json tells. Raises PyldfusionError."""
+    @property
+    def correlation(self) -> float:
+        """Median edge correlation of the first pairs."""
+        return statistics.median(self._correlations[:EDGE_CHECKS])
+
+    def fuse(self, pair: Pair, index: int, output: Output, compare: bool = True) -> dict[str, Any]:
+        """Fuse one pair and write its views; returns what --json tells. Raises PyldfusionError.
+
+        `compare` says whether to look at the edges of this pair.
+        """
+        from ..media import grey_if_grey
         from ..registration import edge_correlation, visible_outside
         from ..views import view_picture
 
         ir, vis = pair.read()
+        if ir.ndim == 3 and grey_if_grey(vis).ndim == 2:
+            self.console.note("IR is in colour and VIS is grey: are they swapped? IR comes first", kind="swapped")
         height, width = vis.shape[:2]
         came = f"{ir.shape[1]}x{ir.shape[0]}"
         ir, cover = self.registration.place(ir, (width, height))
         if self.registration.homography is None and came != f"{width}x{height}":
             self.console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
-        correlation = edge_correlation(ir, vis)
-        self._correlations.append(correlation)
-        if len(self._correlations) == EDGE_CHECKS:
-            self.warn_if_unregistered()
+        if compare:
+            self._correlations.append(edge_correlation(ir, vis))
+            if len(self._correlations) == EDGE_CHECKS:
+                self.warn_if_unregistered()
         start = time.perf_counter()
         fused = self.fuser.fuse(ir, vis)
         milliseconds = 1000 * (time.perf_counter() - start)
@@ -200,18 +212,17 @@ class _Worker:
             "width": width,
             "height": height,
             "milliseconds": round(milliseconds, 2),
-            "edge_correlation": round(correlation, 4),
+            "edge_correlation": round(self._correlations[-1], 4),
         }
 
     def warn_if_unregistered(self) -> None:
         """One warning a run, by the median of its first pairs."""
         from ..registration import UNREGISTERED_BELOW
 
-        looked_at = self._correlations[:EDGE_CHECKS]
-        if looked_at and statistics.median(looked_at) < UNREGISTERED_BELOW:
+        if self._correlations and self.correlation < UNREGISTERED_BELOW:
             self.console.note(
                 f"the infrared and the visible picture look unregistered (their edges correlate by "
-                f"{statistics.median(looked_at):.2f}; registered pairs have more than {UNREGISTERED_BELOW}), so expect "
+                f"{self.correlation:.2f}; registered pairs have more than {UNREGISTERED_BELOW}), so expect "
                 "double contours; align them first, or give --homography FILE (3x3, infrared to visible pixels)",
                 kind="unregistered",
             )

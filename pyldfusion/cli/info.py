@@ -25,6 +25,11 @@ def run(args: argparse.Namespace) -> int:
     for name, value in metadata.items():
         if name not in facts:
             print(f"{name:<11} {value}")
+    if metadata.get("clip_trained") == "no":
+        print(
+            "\nTrained by supervision alone, not by the language-driven loss of LDFusion. The authors' language-trained"
+            "\nweights come in with: pyldfusion import-weights final.pt -o lite.safetensors (their LD-Lite, 2.6 MB)."
+        )
     return 0
 
 

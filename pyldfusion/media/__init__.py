@@ -1,7 +1,7 @@
 """Pictures and videos as files: reading, pairing, and writing so that a finished file is always whole."""
 
 from .atomic import atomic_path
-from .images import WRITABLE_SUFFIXES, read_image, read_raw, to_eight_bits, write_image
+from .images import WRITABLE_SUFFIXES, grey_if_grey, read_image, read_raw, to_eight_bits, write_image
 from .outputs import PictureOutput, VideoOutput, open_output
 from .pairing import list_images, match_stems
 from .sources import FilePairs, Pair, StreamPairs, open_pairs
@@ -17,6 +17,7 @@ __all__ = [
     "VideoReader",
     "VideoWriter",
     "atomic_path",
+    "grey_if_grey",
     "list_images",
     "match_stems",
     "open_output",

@@ -16,6 +16,7 @@ __all__ = [
     "RAW_SUFFIXES",
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",
+    "grey_if_grey",
     "read_image",
     "read_raw",
     "to_eight_bits",
@@ -26,7 +27,7 @@ Image = NDArray[Any]
 
 WRITABLE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp", ".pgm", ".ppm")
 READABLE_SUFFIXES = (*WRITABLE_SUFFIXES, ".jp2", ".jpe", ".pnm", ".avif")
-RAW_SUFFIXES = (".raw", ".y16", ".gray16le", ".bin")
+RAW_SUFFIXES = (".raw", ".y16", ".gray16", ".gray16le", ".bin", ".dat")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".ppm")  # those that hold 16 bits
 
 LARGEST_FILE = 1 << 30  # bytes; a camera frame is a thousand times smaller
@@ -102,6 +103,13 @@ def to_eight_bits(image: Image) -> NDArray[np.uint8]:
     if image.dtype == np.uint8:
         return image
     return np.asarray(cv2.convertScaleAbs(image, alpha=1 / 257))
+
+
+def grey_if_grey(image: Image) -> Image:
+    """One plane of a picture whose channels are equal, or so nearly that lossy coding did it; others as they are."""
+    if image.ndim != 3 or np.abs(image[..., 0].astype(np.int32) - image[..., 2]).mean() > 2:
+        return image
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 
 
 def _read_bytes(path: Path) -> NDArray[np.uint8]:

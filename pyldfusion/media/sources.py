@@ -10,12 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .images import RAW_SUFFIXES, READABLE_SUFFIXES, read_image, read_raw
+from .images import RAW_SUFFIXES, READABLE_SUFFIXES, grey_if_grey, read_image, read_raw
 from .pairing import list_images, match_stems, natural_order
 from .video import VIDEO_SUFFIXES, FrameStream, ImageStream, RawStream, VideoReader
 
@@ -140,24 +138,17 @@ def _stream(source: Source, raw_size: Size | None) -> FrameStream:
 
 
 def _decoded(ir: Image, vis: Image) -> tuple[Image, Image]:
-    return _grey_if_grey(ir), vis
+    return grey_if_grey(ir), vis
 
 
 def _read_infrared(path: Path, raw_size: Size | None) -> Image:
     if path.suffix.lower() in READABLE_SUFFIXES:
-        return _grey_if_grey(read_image(path))
+        return grey_if_grey(read_image(path))
     if raw_size is not None:
         return read_raw(path, raw_size)
     if path.suffix.lower() in RAW_SUFFIXES:
         raise InputError(f"{path}: raw infrared has no size in the file; give --raw-size WIDTHxHEIGHT")
-    return _grey_if_grey(read_image(path))
-
-
-def _grey_if_grey(ir: Image) -> Image:
-    """One plane of a frame that lossy coding made very slightly coloured; a palette's colours are left alone."""
-    if ir.ndim != 3 or np.abs(ir[..., 0].astype(np.int32) - ir[..., 2]).mean() > 2:
-        return ir
-    return np.asarray(cv2.cvtColor(ir, cv2.COLOR_BGR2GRAY))
+    return grey_if_grey(read_image(path))
 
 
 def _closest(path: Path) -> str:

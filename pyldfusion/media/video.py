@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["VIDEO_CODECS", "VIDEO_SUFFIXES", "FrameStream", "ImageStream", "RawS
 VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".avi": "MJPG", ".mkv": "FFV1"}
 VIDEO_SUFFIXES = (*VIDEO_CODECS, ".webm", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp")
 
+SPARE_BYTES = 1 << 16  # a disk with less was full while the last frames were written
 DEFAULT_RATE = 25.0  # frames a second where nothing says another
 
 
@@ -165,15 +167,27 @@ class VideoWriter:
             if self.size is not None:
                 self._writer.release()
                 self.size = None
-                if VideoReader(self._part).count is None or not self._part.stat().st_size:
-                    raise InputError(f"{self.path}: the video did not get whole; is the disk full?")
+                self._check_whole()
 
     def _start(self, size: tuple[int, int]) -> None:
-        self._part = self._stack.enter_context(atomic_path(self.path))
-        fourcc = cv2.VideoWriter.fourcc(*self._codec)
-        self._writer = cv2.VideoWriter(str(self._part), fourcc, self.rate, size)
-        if not self._writer.isOpened():
-            raise InputError(
-                f"{self.path}: OpenCV cannot write {self._codec} video here; check the folder, or use .avi, or pictures"
-            )
+        with ExitStack() as stack:
+            self._part = stack.enter_context(atomic_path(self.path))
+            self._writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*self._codec), self.rate, size)
+            if not self._writer.isOpened():
+                raise InputError(
+                    f"{self.path}: OpenCV cannot write {self._codec} video here; check the folder and its free space, "
+                    "or write .avi or pictures"
+                )
+            self._stack = stack.pop_all()
         self.size = size
+
+    def _check_whole(self) -> None:
+        """OpenCV reports no error while writing, so look at what is there: room on the disk, and frames."""
+        if shutil.disk_usage(self._part.parent).free < SPARE_BYTES:
+            raise InputError(f"{self.path}: the disk is full; free some space, or write elsewhere")
+        try:
+            held = VideoReader(self._part).count
+        except InputError:
+            held = 0
+        if held is not None and held < self.frames - 1:  # some containers tell a duration, not a count
+            raise InputError(f"{self.path}: only {held} of {self.frames} frames got into the video; write .avi instead")
