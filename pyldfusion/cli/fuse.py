@@ -91,22 +91,26 @@ def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool
     if pairs.alone:
         names = ", ".join(path.name for path in pairs.alone[:3]) + (", ..." if len(pairs.alone) > 3 else "")
         console.note(f"{len(pairs.alone)} files have no partner of the same stem and are left out: {names}")
-    with output:
-        for index, pair in enumerate(pairs):
-            record: dict[str, Any] = {"ir": pair.ir, "vis": pair.vis, "error": None}
-            try:
-                record |= worker.fuse(pair, index, output)
-                written += 1
-            except PyldfusionError as error:
-                failed += 1
-                record["error"] = str(error)
-                console.error(str(error) if pairs.count == 1 else f"{pair.name}: {error}")
-            if as_json:
-                print(json.dumps(record), flush=True)
-            elif pairs.count == 1 and written:
-                files = ", ".join(record["out"].values())
-                console.result(f"{files}: {record['width']}x{record['height']}, {worker.with_what}")
-            console.advance()
+    try:
+        with output:
+            for index, pair in enumerate(pairs):
+                record: dict[str, Any] = {"ir": pair.ir, "vis": pair.vis, "error": None}
+                try:
+                    record |= worker.fuse(pair, index, output)
+                    written += 1
+                except PyldfusionError as error:
+                    failed += 1
+                    record["error"] = str(error)
+                    console.error(str(error) if pairs.count == 1 else f"{pair.name}: {error}")
+                if as_json:
+                    print(json.dumps(record), flush=True)
+                elif pairs.count == 1 and written:
+                    files = ", ".join(record["out"].values())
+                    console.result(f"{files}: {record['width']}x{record['height']}, {worker.with_what}")
+                console.advance()
+    except KeyboardInterrupt:
+        console.error(f"interrupted; {written} pairs are written")
+        return 130
     worker.warn_if_unregistered()
     if not as_json and pairs.count != 1:
         counts = f"{written} pairs fused, {failed} failed, in {console.seconds:.1f} s"
@@ -118,33 +122,37 @@ def _fuse_stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: b
     """Two videos: one result, which ends where the first of them ends, or fails, or is interrupted."""
     console = worker.console
     record: dict[str, Any] = {"ir": pairs.texts[0], "vis": pairs.texts[1], "error": None}
-    milliseconds, written, code = [], 0, 0
+    milliseconds: list[float] = []
+    code = 0
     try:
         with output:
-            for index, pair in enumerate(pairs):
-                frame = worker.fuse(pair, index, output, compare=index < EDGE_CHECKS)
-                milliseconds.append(frame["milliseconds"])
-                record |= frame
-                written += 1
-                console.advance()
-    except (PyldfusionError, KeyboardInterrupt) as error:
-        record["error"] = str(error) or "interrupted"
-        if not written:
-            raise
-        console.error(f"stopped after {written} frames, which are written: {record['error']}")
-        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+            try:
+                for index, pair in enumerate(pairs):
+                    record |= worker.fuse(pair, index, output, compare=index < EDGE_CHECKS)
+                    milliseconds.append(record["milliseconds"])
+                    console.advance()
+            except (PyldfusionError, KeyboardInterrupt) as error:
+                if not milliseconds:
+                    raise
+                record["error"] = str(error) or "interrupted"
+                code = 130 if isinstance(error, KeyboardInterrupt) else 1
+    except (PyldfusionError, KeyboardInterrupt) as error:  # no frame, or a video that could not be finished
+        record |= {"error": str(error) or "interrupted", "out": {}}
+        raise
     finally:
         if milliseconds:
-            record |= {"frames": written, "milliseconds": round(statistics.median(milliseconds), 2)}
+            record |= {"frames": len(milliseconds), "milliseconds": round(statistics.median(milliseconds), 2)}
             record["edge_correlation"] = round(worker.correlation, 4)
         if as_json:
             print(json.dumps(record), flush=True)
-    if pairs.ended_early:
+    if code:
+        console.error(f"stopped after {len(milliseconds)} frames, which are written: {record['error']}")
+    elif pairs.ended_early:
         console.note(pairs.ended_early)
     worker.warn_if_unregistered()
     if not as_json:
-        rate = f"{written} frames in {console.seconds:.1f} s, {written / console.seconds:.1f} a second"
-        console.result(f"{worker.last}: {rate}, {worker.with_what}")
+        speed = f"{len(milliseconds) / console.seconds:.1f} a second"
+        console.result(f"{worker.last}: {len(milliseconds)} frames, {speed}, {worker.with_what}")
     return code
 
 
