@@ -5,7 +5,7 @@ function(no_cuda why)
     message(STATUS "Building without CUDA: ${why}")
   else()
     message(FATAL_ERROR "PYLDFUSION_CUDA=${PYLDFUSION_CUDA}, but ${why}\n"
-                        "Install the CUDA toolkit and put nvcc on PATH (or set CUDACXX), or build with PYLDFUSION_CUDA=0")
+                        "Install the CUDA toolkit and put nvcc on PATH (or set CUDACXX), or use PYLDFUSION_CUDA=0")
   endif()
 endfunction()
 
@@ -19,7 +19,8 @@ if(NOT PYLDFUSION_NVCC)
 endif()
 
 # Of the architectures wanted, those this nvcc knows: code for each, and PTX of the last for what comes after it.
-execute_process(COMMAND ${PYLDFUSION_NVCC} --list-gpu-arch OUTPUT_VARIABLE known ERROR_VARIABLE known RESULT_VARIABLE failed)
+execute_process(COMMAND ${PYLDFUSION_NVCC} --list-gpu-arch
+                OUTPUT_VARIABLE known ERROR_VARIABLE known RESULT_VARIABLE failed)
 set(CMAKE_CUDA_ARCHITECTURES "")
 foreach(arch IN LISTS PYLDFUSION_CUDA_ARCHITECTURES)
   if(known MATCHES "compute_${arch}[^0-9]")

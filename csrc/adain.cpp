@@ -91,7 +91,7 @@ void adain_plane(const Plane& plane, float weight, float bias, double eps, float
 void adain_cpu(const AdainParams& p, int threads) {
   const std::int64_t pixels = p.h * p.w;
   const bool one_run = p.stride_h == p.w * p.stride_w;  // rows follow each other
-  parallel_for(p.n * p.c, p.n * p.c * pixels, threads, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(p.n * p.c, p.n * p.c * pixels / 2, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const float* first = p.x + (i / p.c) * p.stride_n + (i % p.c) * p.stride_c;
       const Plane plane{first, one_run ? 1 : p.h, one_run ? pixels : p.w, p.stride_h, p.stride_w};

@@ -37,7 +37,7 @@ void count(const std::uint8_t* pixels, std::int64_t n, Histogram& h) {
   for (; i + 8 <= n; i += 8) {
     std::uint64_t eight;
     std::memcpy(&eight, pixels + i, 8);
-    __builtin_prefetch(pixels + i + 1024);
+    __builtin_prefetch(pixels + i + 1024);  // the processor looks too short a way ahead: a third slower without
     ++h.table[0][eight & 255];
     ++h.table[1][eight >> 8 & 255];
     ++h.table[2][eight >> 16 & 255];
@@ -158,20 +158,20 @@ double entropy_of(const char* first, std::int64_t height, std::int64_t width, st
 
 template <class T>
 void entropy_all(const EntropyParams& p, int threads) {
-  std::int64_t elements = p.count * p.height * p.width;
+  std::int64_t pixels = p.count * p.height * p.width;
   if (p.boxes) {
-    elements = 0;
-    for (std::int64_t i = 0; i < p.count; ++i) elements += std::int64_t{p.boxes[4 * i + 2]} * p.boxes[4 * i + 3];
+    pixels = 0;
+    for (std::int64_t i = 0; i < p.count; ++i) pixels += std::int64_t{p.boxes[4 * i + 2]} * p.boxes[4 * i + 3];
   }
-  parallel_for(p.count, elements, threads, [&p](std::int64_t begin, std::int64_t end) {
-    const char* pixels = static_cast<const char*>(p.pixels);
+  parallel_for(p.count, pixels / 2, threads, [&p](std::int64_t begin, std::int64_t end) {
+    const char* first = static_cast<const char*>(p.pixels);
     for (std::int64_t i = begin; i < end; ++i) {
       if (p.boxes) {
         const std::int32_t* box = p.boxes + 4 * i;
-        p.bits[i] = entropy_of<T>(pixels + box[1] * p.stride_y + box[0] * p.stride_x, box[3], box[2], p.stride_y,
+        p.bits[i] = entropy_of<T>(first + box[1] * p.stride_y + box[0] * p.stride_x, box[3], box[2], p.stride_y,
                                   p.stride_x);
       } else {
-        p.bits[i] = entropy_of<T>(pixels + i * p.stride_n, p.height, p.width, p.stride_y, p.stride_x);
+        p.bits[i] = entropy_of<T>(first + i * p.stride_n, p.height, p.width, p.stride_y, p.stride_x);
       }
     }
   });

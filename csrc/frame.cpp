@@ -47,7 +47,7 @@ inline void add_luma_pixels(const T* vis, const std::int16_t* delta, std::int64_
 template <class T>
 void add_luma_all(const AddLumaParams& p, int threads) {
   const std::int64_t elements = p.height * p.width * p.channels;
-  parallel_for(p.height, elements, threads, [&p](std::int64_t begin, std::int64_t end) {
+  parallel_for(p.height, elements / 2, threads, [&p](std::int64_t begin, std::int64_t end) {
     const std::int64_t first = begin * p.width;
     add_luma_pixels(static_cast<const T*>(p.vis) + first * p.channels, p.delta + first, (end - begin) * p.width,
                     p.channels, static_cast<T*>(p.out) + first * p.channels);
@@ -58,7 +58,7 @@ void add_luma_all(const AddLumaParams& p, int threads) {
 
 void histogram16_cpu(const Frame16& frame, std::int64_t* counts) {
   // Two tables, taken in turn: equal neighbours do not wait for each other.
-  std::vector<std::uint32_t> odd(65536);
+  std::vector<std::int64_t> odd(65536);
   std::fill(counts, counts + 65536, 0);
   for (std::int64_t y = 0; y < frame.height; ++y) {
     each_run(frame, y, [&](const std::uint16_t* v, std::int64_t n) {
@@ -75,7 +75,7 @@ void histogram16_cpu(const Frame16& frame, std::int64_t* counts) {
 
 void scale16_cpu(const Frame16& frame, double low, double high, std::uint8_t* out, int threads) {
   const double gain = 255.0 / (high - low);
-  parallel_for(frame.height, frame.height * frame.width, threads, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(frame.height, frame.height * frame.width / 2, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t y = begin; y < end; ++y) {
       std::uint8_t* to = out + y * frame.width;
       each_run(frame, y, [&](const std::uint16_t* v, std::int64_t n) {

@@ -4,22 +4,22 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
 namespace ldf {
 
-// Below this many elements a thread costs more (tens of microseconds) than it saves.
-constexpr std::int64_t kElementsPerThread = 1 << 16;
+// With less to do than this a thread costs more than it saves: tens of microseconds to start, more on a busy machine.
+constexpr std::int64_t kNanosecondsPerThread = 250'000;
 
-// Calls body(begin, end) for pieces that cover [0, count) once. `elements` is the size of the whole job, which
-// bounds the threads that are worth starting. body must not throw. Threads live for one call: nothing to shut
-// down, nothing that a fork() could break. Where the system refuses a thread the others do its share.
+// Calls body(begin, end) for pieces that cover [0, count) once. `nanoseconds` is roughly what the whole job takes on
+// one thread, and bounds the threads that are started. body must not throw. Threads live for one call: nothing to
+// shut down, nothing that a fork() could break. Where the system refuses a thread the others do its share.
 template <class Body>
-void parallel_for(std::int64_t count, std::int64_t elements, int threads, Body body) {
+void parallel_for(std::int64_t count, std::int64_t nanoseconds, int threads, Body body) {
   const std::int64_t wanted =
-      std::min({static_cast<std::int64_t>(threads), count, elements / kElementsPerThread + 1});
+      std::min({static_cast<std::int64_t>(threads), count, nanoseconds / kNanosecondsPerThread + 1});
   if (wanted <= 1) {
     if (count > 0) body(std::int64_t{0}, count);
     return;
@@ -38,7 +38,7 @@ void parallel_for(std::int64_t count, std::int64_t elements, int threads, Body b
   helpers.reserve(static_cast<std::size_t>(wanted - 1));
   try {
     for (std::int64_t i = 1; i < wanted; ++i) helpers.emplace_back(work);
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {  // no more threads, or no memory for one
   }
   work();
   for (auto& helper : helpers) helper.join();

@@ -430,19 +430,19 @@ def test_add_luma_refuses_what_it_cannot_use():
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 64])
 def test_the_number_of_threads_changes_nothing(threads):
-    patches = pixels((70, 64, 65), np.float32)
+    patches = pixels((70, 160, 161), np.float32)  # all of these are large enough to be shared among threads
     np.testing.assert_array_equal(kernels.entropy(patches, threads=threads), kernels.entropy(patches, threads=1))
-    x = np.random.default_rng(0).normal(size=(5, 7, 64, 65)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(5, 7, 200, 210)).astype(np.float32)
     one = kernels.adain(x, *style(5, 7), threads=1)
     np.testing.assert_array_equal(kernels.adain(x, *style(5, 7), threads=threads), one)
-    frame = np.random.default_rng(0).integers(0, 65536, (480, 641), dtype=np.uint16)
+    frame = np.random.default_rng(0).integers(0, 65536, (1000, 1501), dtype=np.uint16)
     np.testing.assert_array_equal(kernels.scale16(frame, 9, 60000, threads=threads), reference.scale16(frame, 9, 60000))
     delta = np.random.default_rng(3).integers(-255, 256, frame.shape, dtype=np.int16)
     np.testing.assert_array_equal(kernels.add_luma(frame, delta, threads=threads), reference.add_luma(frame, delta))
 
 
 def test_kernels_may_be_called_from_many_threads():
-    patches, frame = pixels((40, 50, 60), np.uint8), np.arange(60000, dtype=np.uint16).reshape(200, 300)
+    patches, frame = pixels((40, 150, 160), np.uint8), np.arange(60000, dtype=np.uint16).reshape(200, 300)
     bits, grey = kernels.entropy(patches), kernels.scale16(frame, 0, 60000)
 
     def once(i):
