@@ -18,7 +18,8 @@ from pyldfusion import __version__
 from pyldfusion.artefact import GRAPH_PREFIX
 from pyldfusion.errors import ArtefactError, DependencyError, InputError
 from pyldfusion.frame_graph import FrameGraph
-from pyldfusion.generator import MIN_SIDE, Generator
+from pyldfusion.generator import Generator
+from pyldfusion.image import MIN_SIDE
 from pyldfusion.rewrites import for_inference
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def export_onnx(
     path = Path(path)
     if path.suffix != ".onnx":
         raise ArtefactError(f"an ONNX file ends in .onnx: {path}")
+    if precision == "fp16-stored":
+        _check_range(generator)
     model = _trace(generator, io)
     if precision == "fp16-stored":
         _store_weights_in_half(model)
@@ -179,6 +182,16 @@ class _Quiet:
         logging.disable(logging.NOTSET)
 
 
+def _check_range(generator: Generator) -> None:
+    limit = torch.finfo(torch.float16).max
+    for name, tensor in generator.state_dict().items():
+        if not tensor.abs().max() <= limit:  # also true for NaN
+            raise InputError(
+                f"{name} reaches {tensor.abs().max():.3g}, more than 16 bits hold ({limit:.0f}); "
+                "export with precision fp32"
+            )
+
+
 def _store_weights_in_half(model: onnx.ModelProto) -> None:
     """Turn the network's initialisers to FP16 and cast them back in the graph."""
     import onnx
@@ -188,13 +201,7 @@ def _store_weights_in_half(model: onnx.ModelProto) -> None:
     for index, initializer in enumerate(model.graph.initializer):
         if not initializer.name.startswith(GRAPH_PREFIX) or initializer.data_type != TensorProto.FLOAT:
             continue
-        full = numpy_helper.to_array(initializer)
-        half = full.astype(np.float16)
-        if not np.isfinite(half).all():
-            raise InputError(
-                f"{initializer.name.removeprefix(GRAPH_PREFIX)} reaches {np.abs(full).max():.3g}, "
-                f"more than 16 bits hold ({np.finfo(np.float16).max:.0f}); export with precision fp32"
-            )
+        half = numpy_helper.to_array(initializer).astype(np.float16)
         model.graph.initializer[index].CopyFrom(numpy_helper.from_array(half, initializer.name))
         wide = f"{initializer.name}.fp32"
         casts.append(helper.make_node("Cast", [initializer.name], [wide], f"{wide}.cast", to=TensorProto.FLOAT))

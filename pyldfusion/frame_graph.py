@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .generator import Generator
+from .image import LUMA_BGR
 
-__all__ = ["LUMA_BGR", "FrameGraph"]
-
-#: Weights of B, G and R in the luma (ITU-R BT.601, as OpenCV's COLOR_BGR2YCrCb).
-LUMA_BGR = (0.114, 0.587, 0.299)
+__all__ = ["FrameGraph"]
 
 
 class FrameGraph(nn.Module):

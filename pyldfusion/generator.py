@@ -24,11 +24,10 @@ from torch import Tensor, nn
 
 from .artefact import Artefact, open_artefact
 from .errors import ArtefactError, InputError
+from .image import MIN_SIDE
 
-__all__ = ["MIN_SIDE", "VARIANTS", "Generator", "Variant", "initialise", "load_generator"]
+__all__ = ["VARIANTS", "Generator", "Variant", "initialise", "load_generator"]
 
-#: Smallest height and width: three halvings must leave the 2 pixels that a reflection by 1 needs.
-MIN_SIDE = 16
 NORM_EPS = 1e-5
 
 
