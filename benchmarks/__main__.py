@@ -1,0 +1,31 @@
+"""``python -m benchmarks TOPIC [OPTIONS]``: runs one topic and prints its table."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+TOPICS = {
+    "cpu": "the network as its authors wrote it against every engine here, frames to frames; startup and memory",
+    "kernels": "the native kernels against NumPy's own functions",
+    "metrics": "the five numbers and the others against a plain NumPy version",
+    "quality": "EN CC SD EI VIFF of weights and of classical fusion on test sets",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    topic = arguments.pop(0) if arguments else "--help"
+    if topic in TOPICS:
+        return importlib.import_module(f"benchmarks.{topic}").main(arguments) or 0
+    listing = "\n".join(f"  {name:8} {what}" for name, what in TOPICS.items())
+    print(f"usage: python -m benchmarks TOPIC [OPTIONS]\n\ntopics:\n{listing}\n\nEach takes --help.")
+    if topic in ("-h", "--help"):
+        return 0
+    print(f"error: unknown topic {topic!r}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
