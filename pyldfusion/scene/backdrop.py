@@ -100,8 +100,8 @@ def _light(surfaces: Surfaces, lighting: Lighting, air: Air) -> tuple[Array, Arr
     x, y = surfaces.points()
     near = surfaces.z < 500
     z = np.where(near, surfaces.z, 500)
-    light = lighting.on(np.where(near, x, 0), np.where(near, y, 0), z, *(surfaces.normal[..., k] for k in range(3)),
-                        surfaces.shade)
+    nx, ny, nz = (surfaces.normal[..., k] for k in range(3))
+    light = lighting.on(np.where(near, x, 0), np.where(near, y, 0), z, nx, ny, nz, surfaces.shade)
     lit = np.empty((*z.shape, 4), np.float32)
     lit[..., :3] = surfaces.albedo * light + surfaces.glow
     lit[..., 3] = surfaces.heat

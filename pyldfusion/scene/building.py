@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from .camera import NEAR
 from .plan import Block, Climate
 from .surface import Surfaces
-from .texture import Array, fbm, hash_table, ramp, smoothstep, stripe
+from .texture import Array, bgr, fbm, hash_table, ramp, smoothstep, stripe
 
 __all__ = ["paint_block"]
 
@@ -21,7 +23,9 @@ def paint_block(surfaces: Surfaces, block: Block, climate: Climate) -> None:
     _side(surfaces, block, climate)
 
 
-def _window(surfaces: Surfaces, block: Block, xs: tuple[float, float], zs: tuple[float, float], top: float):
+def _window(
+    surfaces: Surfaces, xs: tuple[float, ...], zs: tuple[float, float], top: float
+) -> tuple[slice, slice] | None:
     """Pixel window (rows, columns) around the part of the box between the two corners, or None."""
     camera = surfaces.camera
     u, v = [], []
@@ -41,7 +45,7 @@ def _front(surfaces: Surfaces, block: Block, climate: Climate) -> None:
     if block.z0 < NEAR:
         return
     near, far = block.side * block.x, block.side * (block.x + DEEP)
-    window = _window(surfaces, block, (near, far), (block.z0, block.z0), block.height + block.roof)
+    window = _window(surfaces, (near, far), (block.z0, block.z0), block.height + block.roof)
     if window is None:
         return
     rows, columns = window
@@ -63,7 +67,7 @@ def _side(surfaces: Surfaces, block: Block, climate: Climate) -> None:
     zs = (max(block.z0, NEAR), block.z1)
     if zs[1] <= NEAR:
         return
-    window = _window(surfaces, block, (float(x),), zs, block.height)
+    window = _window(surfaces, (float(x),), zs, block.height)
     if window is not None:
         rows, columns = window
         slope = surfaces.slope_x[columns]
@@ -73,7 +77,8 @@ def _side(surfaces: Surfaces, block: Block, climate: Climate) -> None:
         z = np.clip(z, *zs)
         fine = z / np.float32(camera.focal)
         deep = z * z / np.float32(camera.focal * block.x)
-        albedo, glow, heat = _facade(block, climate, z - np.float32(block.z0), y, deep, fine, length=block.z1 - block.z0, shop=block.shop)
+        along, length = z - np.float32(block.z0), block.z1 - block.z0
+        albedo, glow, heat = _facade(block, climate, along, y, deep, fine, length=length, shop=block.shop)
         surfaces.paint(rows, columns, mask, z=z, normal=(-block.side, 0, 0), albedo=albedo, glow=glow, heat=heat)
     if block.roof:
         _roof(surfaces, block, climate, zs)
@@ -85,7 +90,7 @@ def _roof(surfaces: Surfaces, block: Block, climate: Climate, zs: tuple[float, f
     k = block.roof / (DEEP / 2)
     rise = block.height - camera.eye - k * block.x
     corners = (block.side * (block.x - 0.4), block.side * (block.x + DEEP / 2))
-    window = _window(surfaces, block, corners, zs, block.height + block.roof)
+    window = _window(surfaces, corners, zs, block.height + block.roof)
     if rise > -0.3 or window is None:
         return
     rows, columns = window
@@ -96,7 +101,7 @@ def _roof(surfaces: Surfaces, block: Block, climate: Climate, zs: tuple[float, f
     z = np.clip(z, *zs)
     course = stripe(out, 0.3, 0.05, z / camera.focal)
     mottle = fbm(z, out, z / camera.focal, frequency=1.2, octaves=4, gain=0.7, seed=block.seed)
-    albedo = (np.array([0.07, 0.08, 0.11], np.float32) * (1 + 0.15 * mottle - 0.4 * course)[..., None]).astype(np.float32)
+    albedo = bgr(0.07, 0.08, 0.11) * (1 + 0.15 * mottle - 0.4 * course)[..., None]
     norm = (1 + k * k) ** 0.5
     surfaces.paint(
         rows, columns, mask, z=z, normal=(-block.side * k / norm, 1 / norm, 0), albedo=albedo,
@@ -105,7 +110,8 @@ def _roof(surfaces: Surfaces, block: Block, climate: Climate, zs: tuple[float, f
 
 
 def _facade(
-    block: Block, climate: Climate, along: Array, y: Array, fine_a: Array, fine_y: Array, *, length: float, shop: bool, shift: int = 0
+    block: Block, climate: Climate, along: Array, y: Array, fine_a: Any, fine_y: Any, *, length: float, shop: bool,
+    shift: int = 0,
 ) -> tuple[Array, Array, Array]:
     """Reflectance, emission and temperature at ``along`` the wall and ``y`` over the ground (metres, [h,w])."""
     pitch = length / max(round(length / block.pitch), 1)
@@ -187,7 +193,8 @@ def _windows(
         which = np.floor(along / (2.5 * pitch)).astype(int) % 64
         colour = ROOM_LIGHTS[3] * whim[which][:, :, 40:43] ** 1.5
         board = ramp(0.27 - np.abs(y - 0.93 * block.floor), fine_y) * (whim[which, 44] > 0.35)
-        board = board * ramp(0.46 - np.abs(along / (2.5 * pitch) - np.floor(along / (2.5 * pitch)) - 0.5), fine_a / pitch)
+        place = along / (2.5 * pitch)
+        board = board * ramp(0.46 - np.abs(place - np.floor(place) - 0.5), fine_a / pitch)
         letters = stripe(along, 0.42, 0.24, fine_a) * ramp(0.12 - np.abs(y - 0.93 * block.floor), fine_y)
         albedo += (0.5 * colour - albedo) * board[..., None]
         on = (whim[which, 45] < 2.2 * climate.lit + 0.02) * board
@@ -201,7 +208,8 @@ def _windows(
     strength = np.where(ground & shop, 1.1, 0.28 + 0.6 * whim[(i + 21) % 64, j])
     curtain = whim[(i + 33) % 64, (j + 11) % 64]
     drawn = smoothstep(-0.02, 0.02, np.abs(a) / half_a - curtain * 1.4)
-    room = 0.75 + 0.3 * b / half_b + 0.22 * fbm(along, y, np.maximum(fine_a, fine_y), frequency=2.2, octaves=3, seed=seed + 3)
+    clutter = fbm(along, y, np.maximum(fine_a, fine_y), frequency=2.2, octaves=3, seed=seed + 3)
+    room = 0.75 + 0.3 * b / half_b + 0.22 * clutter
     folds = 0.5 + 0.08 * np.sin(a * 60) * np.clip(1.2 - fine_a * 25, 0, 1)
     inside = np.clip(np.where(drawn > 0.5, folds, room), 0.12, 1.6) * strength * lit
     lamp = ROOM_LIGHTS[(whim[(i + 45) % 64, (j + 29) % 64] * 3.99).astype(int)]

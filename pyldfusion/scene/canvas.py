@@ -133,9 +133,8 @@ class Shape:
             return Patch(self.x0, self.y0, data, drawn)
         size = (self.width, self.height)
         alpha = cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)
-        data = cv2.resize(data, size, interpolation=cv2.INTER_AREA)
-        data /= np.maximum(alpha, 1e-4)[..., None]
-        return Patch(self.x0, self.y0, data, alpha)
+        mixed = cv2.resize(data, size, interpolation=cv2.INTER_AREA)
+        return Patch(self.x0, self.y0, mixed / np.maximum(alpha, 1e-4)[..., None], alpha)
 
 
 def darken(

@@ -57,7 +57,8 @@ def _asphalt(
     heat = climate.air + climate.road + 0.7 * stain + 0.9 * track + 0.12 * grain
 
     crack = np.abs(fbm(s, z * 0.6, coarse, frequency=0.45, octaves=4, gain=0.55, seed=seed + 2))
-    crack = ramp(0.02 - crack, 0.02 + coarse * 1.5) * smoothstep(0.2, 1.2, fbm(s, z, frequency=0.1, octaves=1, seed=seed + 3))
+    old = smoothstep(0.2, 1.2, fbm(s, z, frequency=0.1, octaves=1, seed=seed + 3))
+    crack = ramp(0.02 - crack, 0.02 + coarse * 1.5) * old
     level = level * (1 - 0.5 * crack)
     heat = heat + 0.5 * crack
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from .camera import NEAR, Camera
@@ -39,10 +41,11 @@ def draw_post(camera: Camera, post: Post, climate: Climate, lighting: Lighting) 
             edge = np.array([part, part + 0.7, part + 0.7, part])
             wide = np.array([widths[k], widths[k], widths[k + 1], widths[k + 1]])
             tops = heights[[k, k, k + 1, k + 1]]
-            shape.polygon(*camera.project(post.x + edge * wide, tops, post.z), (*colour, climate.air + 0.8 - 0.3 * part))
+            where = camera.project(post.x + edge * wide, tops, post.z)
+            shape.polygon(*where, (*colour, climate.air + 0.8 - 0.3 * part))
     arm = np.linspace(0, 1, 9)
     thick = max(0.035, 0.2 / scale)
-    for a, b in zip(arm[:-1], arm[1:], strict=True):
+    for a, b in pairwise(arm):
         x = post.x + post.arm * np.array([a, b, b, a])
         y = post.height + 0.25 * np.sqrt(np.array([a, b, b, a])) - 0.15 + thick * np.array([-1, -1, 1, 1])
         shape.polygon(*camera.project(x, y, post.z), (0.004, 0.004, 0.004, climate.air + 0.4))

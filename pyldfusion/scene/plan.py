@@ -45,7 +45,7 @@ class Climate:
 
 @dataclass(frozen=True)
 class Road:
-    """Lengths in metres, across from the axis: asphalt to ``half``, kerb, pavement to ``half + walk``, then ``verge``."""
+    """Metres across from the axis: asphalt to ``half``, kerb, pavement to ``half + walk``, then the ``verge``."""
 
     half: float
     lanes: int
@@ -199,7 +199,8 @@ def _row(rng: np.random.Generator, side: int, road: Road, urban: float) -> list[
                     colour=(float(base[0]), float(base[1]), float(base[2])), floor=floor,
                     pitch=pick(rng, (1.9, 3.8)) if style != "glass" else pick(rng, (1.2, 1.8)),
                     window=(pick(rng, (0.36, 0.6)), pick(rng, (0.42, 0.62))) if style != "glass" else (0.9, 0.82),
-                    shop=bool(rng.random() < 0.4), roof=pick(rng, (1.6, 3.2)) if rng.random() < 0.5 and height < 12 else 0.0,
+                    shop=bool(rng.random() < 0.4),
+                    roof=pick(rng, (1.6, 3.2)) if rng.random() < 0.5 and height < 12 else 0.0,
                     warmth=pick(rng, (-0.8, 1.6)), seed=int(rng.integers(1 << 30)),
                 )
             )

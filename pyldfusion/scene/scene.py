@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from . import sensor
 from .backdrop import Backdrop
+from .body import draw_car
 from .canvas import Air, Patch, lay
-from .car import draw_car, outline, plan_cars
+from .car import outline, plan_cars
+from .figure import draw_person
 from .kinds import find_kind
 from .lamp import draw_post, shine
 from .light import Beam, Lamp, Lighting
 from .mirror import streak
-from .person import draw_person, plan_people
+from .person import plan_people
 from .plan import Tree, plan_street
 from .prop import draw_prop
 from .shadow import cast
@@ -109,7 +111,9 @@ class Scene:
         ]
         calm = bool(rng.random() < 0.4)
         self._cars = plan_cars(np.random.default_rng([self.seed, 37]), plan.road, number[1], row.lamps, calm)
-        self._people = plan_people(np.random.default_rng([self.seed, 31]), plan.road, number[0], plan.camera, self._cars)
+        self._people = plan_people(
+            np.random.default_rng([self.seed, 31]), plan.road, number[0], plan.camera, self._cars
+        )
         self._plumes = plan_smoke(np.random.default_rng([self.seed, 41]), plan.road, number[2], row.thick)
 
         sun = None
@@ -214,8 +218,8 @@ class Scene:
 
         if climate.wet and climate.lamps:
             for car in self._cars:
-                for at, light in car.glints(t):
-                    streak(canvas, camera, self._backdrop.gloss, at, light)
+                for place, light in car.glints(t):
+                    streak(canvas, camera, self._backdrop.gloss, place, light)
 
         items: list[tuple[float, Painter]] = list(self._standing)
         for car in self._cars:
@@ -244,9 +248,11 @@ class Scene:
 
             items.append((pose.z, paint_person))
         for plume in self._plumes:
-            items.append(
-                (plume.z, lambda canvas, t, plume=plume: draw_plume(canvas, camera, plume, climate, lighting, t))
-            )
+
+            def paint_plume(canvas: Array, t: float, plume: Any = plume) -> None:
+                draw_plume(canvas, camera, plume, climate, lighting, t)
+
+            items.append((plume.z, paint_plume))
         for _, paint in sorted(items, key=lambda item: -item[0]):
             paint(canvas, t)
         return canvas

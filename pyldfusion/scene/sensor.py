@@ -122,5 +122,5 @@ class Thermal:
 def fixed_pattern(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     """What a thermal detector adds to every frame, for a temporal noise of 1: columns, rows, pixels; deviation 0.8."""
     h, w = shape
-    columns, rows = rng.standard_normal((1, w), np.float32), rng.standard_normal((h, 1), np.float32)
-    return np.float32(0.5) * columns + np.float32(0.25) * rows + np.float32(0.57) * rng.standard_normal((h, w), np.float32)
+    columns, rows, pixels = (rng.standard_normal(shape, np.float32) for shape in ((1, w), (h, 1), (h, w)))
+    return np.float32(0.5) * columns + np.float32(0.25) * rows + np.float32(0.57) * pixels

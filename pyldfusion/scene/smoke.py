@@ -61,21 +61,24 @@ def draw_plume(canvas: Array, camera: Camera, plume: Plume, climate: Climate, li
     """Lay ``plume`` at ``t`` seconds over what is behind it on ``canvas``, in place."""
     lean = plume.wind / max(plume.rise, 0.2) * plume.height * 0.35
     reach = plume.width * (1.3 if plume.bank else 2.5) + abs(lean) + 1.5
-    corners = camera.project(np.array([plume.x - reach, plume.x + reach]), np.array([plume.height * 1.25, -1.2]), plume.z)
-    x0, x1 = (int(np.clip(w, 0, camera.width)) for w in (np.floor(corners[0][0]), np.ceil(corners[0][1])))
-    y0, y1 = (int(np.clip(w, 0, camera.height)) for w in (np.floor(corners[1][0]), np.ceil(corners[1][1]) + 2))
+    sides, ends = np.array([plume.x - reach, plume.x + reach]), np.array([plume.height * 1.25, -1.2])
+    u, v = camera.project(sides, ends, plume.z)
+    x0, x1 = (int(np.clip(w, 0, camera.width)) for w in (np.floor(u[0]), np.ceil(u[1])))
+    y0, y1 = (int(np.clip(w, 0, camera.height)) for w in (np.floor(v[0]), np.ceil(v[1]) + 2))
     if x1 - x0 < 2 or y1 - y0 < 2:
         return
     step = 1 if (x1 - x0) * (y1 - y0) < 4000 else 4  # smoke is smooth: a coarse grid will do
     w, h = -(-(x1 - x0) // step), -(-(y1 - y0) // step)
-    x = ((x0 + (np.arange(w, dtype=np.float32) + 0.5) * step - camera.cx) / camera.focal * plume.z)[None, :]
-    y = (camera.eye + (camera.horizon - y0 - (np.arange(h, dtype=np.float32) + 0.5) * step) / camera.focal * plume.z)[:, None]
-    x, y = np.broadcast_arrays(x.astype(np.float32), y.astype(np.float32))
+    metre = plume.z / camera.focal
+    across = (x0 - camera.cx + (np.arange(w) + 0.5) * step) * metre
+    over = camera.eye + (camera.horizon - y0 - (np.arange(h) + 0.5) * step) * metre
+    x, y = (a.astype(np.float32) for a in np.meshgrid(across, over))
 
     drift = plume.wind * t
     size = 0.28 if plume.bank else 0.55
     coarse = fbm(x - drift, y * 1.3 - plume.rise * t, frequency=size, octaves=5, gain=0.6, seed=plume.seed)
-    other = fbm(x - 0.6 * drift + 31, y * 1.2 - 1.4 * plume.rise * t, frequency=size * 1.7, octaves=4, gain=0.6, seed=plume.seed + 1)
+    faster = y * 1.2 - 1.4 * plume.rise * t
+    other = fbm(x - 0.6 * drift + 31, faster, frequency=size * 1.7, octaves=4, gain=0.6, seed=plume.seed + 1)
     noise = 0.65 * coarse + 0.45 * other
     up = np.clip(y / plume.height, 0, 1.3)
     if plume.bank:

@@ -13,9 +13,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "fbm", "hash_table", "ramp", "sample", "smoothstep", "stripe"]
+__all__ = ["Array", "bgr", "fbm", "hash_table", "ramp", "sample", "smoothstep", "stripe"]
 
-Array = NDArray[np.float32]
+#: float32 unless said otherwise.
+Array = NDArray[Any]
+
+def bgr(blue: float, green: float, red: float) -> Array:
+    """A linear colour as an array [3]."""
+    return np.array([blue, green, red], np.float32)
+
 
 LATTICE = 128  # cells of the repeating noise tile
 TEXELS = 4  # stored samples per cell
@@ -88,7 +94,7 @@ def ramp(signed: Any, footprint: Any) -> Any:
 
 
 def stripe(x: Any, period: float, width: float, footprint: Any) -> Any:
-    """Coverage of stripes of ``width`` every ``period`` around multiples of it, filtered to their mean when too fine."""
+    """Coverage of stripes of ``width`` around multiples of ``period``, filtered to their mean when too fine."""
     off = np.abs(x - period * np.round(x / period))
     sharp = np.clip((width / 2 - off) / np.maximum(footprint, 1e-6) + 0.5, 0, 1)
     fade = np.clip(footprint / period * 2 - 0.5, 0, 1)

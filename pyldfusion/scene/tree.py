@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,8 +74,8 @@ def grow(species: int, seed: int, pixels: int) -> Grown:
         tips.append((x, y, length))
         if depth > 0:
             for side in (-1, 1, 0) if rng.random() < 0.5 else (-1, 1):
-                branch(x, y, angle + side * rng.uniform(0.35, 0.75) + rng.normal(0, 0.1), length * rng.uniform(0.62, 0.8),
-                       radius * 0.72, depth - 1)
+                turn = side * rng.uniform(0.35, 0.75) + rng.normal(0, 0.1)
+                branch(x, y, angle + turn, length * rng.uniform(0.62, 0.8), radius * 0.72, depth - 1)
 
     if kind == "conifer":
         limb(0, 0, 0, 0.5, 0.016, 0.01)
@@ -102,8 +103,8 @@ def grow(species: int, seed: int, pixels: int) -> Grown:
             _clump(data, alpha, rng, at(x, y), rng.uniform(0.07, 0.12) * h, 80, leaf * light, h, 0.5 + 0.5 * front)
     size = (w // fine, h // fine)
     small = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
-    data = cv2.resize(data * alpha[..., None], size, interpolation=cv2.INTER_AREA) / np.maximum(small, 1e-4)[..., None]
-    return Grown(data, small)
+    mixed = cv2.resize(data * alpha[..., None], size, interpolation=cv2.INTER_AREA)
+    return Grown(mixed / np.maximum(small, 1e-4)[..., None], small)
 
 
 def _poly(data: Array, alpha: Array, corners: object, value: tuple[float, ...]) -> None:
@@ -115,25 +116,35 @@ def _poly(data: Array, alpha: Array, corners: object, value: tuple[float, ...]) 
 LEAF = np.array([(-1, 0), (-0.3, -0.45), (0.5, -0.35), (1, 0), (0.5, 0.35), (-0.3, 0.45)])
 
 
+def _polys(data: Array, alpha: Array, corners: Any, colours: Any, heats: Any) -> None:
+    """Many polygons [n,k,2] with colours [n,3] and temperatures [n], one over the other."""
+    points = np.round(np.asarray(corners) * 16).astype(np.int32)
+    for outline, value in zip(points, np.column_stack([colours, heats]).tolist(), strict=True):
+        cv2.fillConvexPoly(data, outline, value, cv2.LINE_8, 4)
+        cv2.fillConvexPoly(alpha, outline, 1.0, cv2.LINE_8, 4)
+
+
 def _clump(
     data: Array, alpha: Array, rng: np.random.Generator, centre: tuple[float, float], radius: float, count: int,
-    colour: Array, h: int, front: float,
+    colour: Array, h: float, front: float,
 ) -> None:
-    """A ball of leaves, brighter on top, with some colour of its own each."""
+    """A ball of leaves, brighter on top, with some colour of its own each; lower ones are drawn over upper ones."""
     angle, reach = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.random(count))
-    for k in np.argsort(-np.sin(angle) * reach):
-        dx, dy = np.cos(angle[k]) * reach[k], -np.sin(angle[k]) * reach[k]
-        turn, size = rng.uniform(0, np.pi), h * rng.uniform(0.008, 0.017)
-        c, s = np.cos(turn), np.sin(turn)
-        leaf = LEAF @ np.array([[c, s], [-s, c]]) * size + (centre[0] + dx * radius, centre[1] + dy * radius * 0.8)
-        bright = (0.72 - 0.5 * dy) * rng.uniform(0.65, 1.35)
-        warm = 0.5 * (1 - front) + rng.normal(0, 0.28) - 0.35 * (dy < 0)
-        _poly(data, alpha, leaf, (*(colour * bright), warm))
+    dx, dy = np.cos(angle) * reach, -np.sin(angle) * reach
+    order = np.argsort(dy)
+    dx, dy = dx[order], dy[order]
+    turn, size = rng.uniform(0, np.pi, count), h * rng.uniform(0.008, 0.017, count)
+    c, s = np.cos(turn) * size, np.sin(turn) * size
+    middle = np.stack([centre[0] + dx * radius, centre[1] + 0.8 * dy * radius], -1)
+    leaves = np.einsum("kj,nji->nki", LEAF, np.stack([c, s, -s, c], -1).reshape(-1, 2, 2)) + middle[:, None]
+    bright = (0.72 - 0.5 * dy) * rng.uniform(0.65, 1.35, count)
+    warm = 0.5 * (1 - front) + rng.normal(0, 0.28, count) - 0.35 * (dy < 0)
+    _polys(data, alpha, leaves, colour * bright[:, None], warm)
 
 
 def _tiers(
-    data: Array, alpha: Array, rng: np.random.Generator, colour: Array, at: Callable[[float, float], tuple[float, float]],
-    h: int,
+    data: Array, alpha: Array, rng: np.random.Generator, colour: Array,
+    at: Callable[[float, float], tuple[float, float]], h: int,
 ) -> None:
     """A cone of drooping twigs, from the bottom up so that upper ones lie over lower ones; the inside is dark."""
     cone = [at(0.0, 0.97), at(0.17, 0.14), at(-0.17, 0.14)]
@@ -144,15 +155,15 @@ def _tiers(
             side = x / half
             cx, cy = at(float(x), float(y + rng.normal(0, 0.012)))
             light = (0.45 + 0.5 * y) * (0.65 + 0.35 * (1 - abs(side))) * rng.uniform(0.6, 1.3)
-            for _ in range(9):  # needles hang down and out
-                angle = np.pi / 2 - 0.75 * side + rng.normal(0, 0.35)
-                length, width = h * rng.uniform(0.012, 0.032), h * 0.0028
-                px, py = cx + rng.normal(0, 0.012) * h, cy + rng.normal(0, 0.006) * h
-                dx, dy = np.cos(angle), np.sin(angle)
-                corners = [(px - dy * width, py + dx * width), (px + dy * width, py - dx * width),
-                           (px + dx * length, py + dy * length)]
-                bright = light * rng.uniform(0.6, 1.4)
-                _poly(data, alpha, corners, (*(colour * bright), 0.35 * (1 - abs(side)) + rng.normal(0, 0.3)))
+            n = 9  # needles hang down and out
+            angle = np.pi / 2 - 0.75 * side + rng.normal(0, 0.35, n)
+            start = np.array([cx, cy]) + rng.normal(0, 1, (n, 2)) * (0.012 * h, 0.006 * h)
+            along = np.stack([np.cos(angle), np.sin(angle)], -1)
+            out = along[:, ::-1] * (-1, 1) * h * 0.0028
+            tip = start + along * h * rng.uniform(0.012, 0.032, (n, 1))
+            bright = light * rng.uniform(0.6, 1.4, (n, 1))
+            warm = 0.35 * (1 - abs(side)) + rng.normal(0, 0.3, n)
+            _polys(data, alpha, np.stack([start + out, start - out, tip], 1), colour * bright, warm)
 
 
 def stand(camera: Camera, tree: Tree, grown: Grown, climate: Climate, lighting: Lighting) -> Patch | None:
@@ -170,7 +181,7 @@ def stand(camera: Camera, tree: Tree, grown: Grown, climate: Climate, lighting: 
     mode = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
     alpha = cv2.resize(grown.alpha, (w, h), interpolation=mode)
     data = cv2.resize(grown.data * grown.alpha[..., None], (w, h), interpolation=mode)
-    data /= np.maximum(alpha, 1e-3)[..., None]
+    data = data / np.maximum(alpha, 1e-3)[..., None]
     left, right = max(0, -x0 - 8), min(w, camera.width - x0 + 8)  # what is out of view needs no light
     top, bottom = max(0, -y0 - 8), min(h, camera.height - y0 + 8)
     data, alpha = np.ascontiguousarray(data[top:bottom, left:right]), alpha[top:bottom, left:right]
