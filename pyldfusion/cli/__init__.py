@@ -42,7 +42,7 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code; user errors are printed."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _quieten_opencv()
+    _set_up_opencv()
     verb = arguments[0] if arguments else "--help"
     try:
         if verb in ("-h", "--help", "help"):
@@ -125,7 +125,12 @@ def _fail(message: str, verb: str = "", code: int = 2) -> int:
     return code
 
 
-def _quieten_opencv() -> None:
-    """Keep OpenCV's own words about damaged files off the screen: our errors say it. Users can override."""
-    for name, value in (("OPENCV_LOG_LEVEL", "OFF"), ("OPENCV_FFMPEG_LOGLEVEL", "-8")):
-        os.environ.setdefault(name, value)
+def _set_up_opencv() -> None:
+    """Settings that OpenCV reads when it is imported; what the user set wins.
+
+    Its own words about damaged files stay off the screen, since our errors say it, and a small file that claims to be
+    a huge picture is refused before memory is taken for it.
+    """
+    settings = {"LOG_LEVEL": "OFF", "FFMPEG_LOGLEVEL": "-8", "IO_MAX_IMAGE_PIXELS": str(1 << 28)}
+    for name, value in settings.items():
+        os.environ.setdefault(f"OPENCV_{name}", value)

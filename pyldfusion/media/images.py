@@ -46,7 +46,7 @@ def read_image(path: str | Path) -> Image:
     data = _read_bytes(Path(path))
     try:
         image = cv2.imdecode(data, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-    except (cv2.error, MemoryError) as error:  # larger than OpenCV's limit of 2^30 pixels, or than memory
+    except (cv2.error, MemoryError) as error:  # larger than OPENCV_IO_MAX_IMAGE_PIXELS or memory
         raise InputError(f"{path}: OpenCV cannot read this picture ({_reason(error)})") from error
     if image is None or _is_cut_off(data):
         raise InputError(

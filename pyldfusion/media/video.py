@@ -123,8 +123,8 @@ class VideoWriter:
     """Writes a video by the codec of its suffix, under a temporary name until it is closed; a context manager.
 
     Leaving the block finishes the file, also after Ctrl-C: what was written so far is a whole video. Without any
-    frame nothing appears. Frames are uint8 or uint16 (the upper 8 bits are kept), grey or BGR, all of one size; codecs
-    halve the colour's resolution, so that an odd last column or row is lost (not in .mkv).
+    frame nothing appears. Frames are uint8 or uint16 (the upper 8 bits are kept), grey or BGR, all of one size; an odd
+    last column or row is lost, since codecs halve the colour's resolution.
     """
 
     def __init__(self, path: str | Path, rate: float | None = None) -> None:
