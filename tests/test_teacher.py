@@ -37,7 +37,7 @@ def test_pyramid_bands_of_a_ramp_are_zero_inside():
     ramp = torch.linspace(0, 1, 65, dtype=torch.float64).expand(1, 1, 65, 65)
     bands, base = laplacian_pyramid(ramp, 2)
     assert bands[0][..., 4:-4, 4:-4].abs().max() < 1e-12
-    torch.testing.assert_close(base[0, 0, 8], ramp[0, 0, 8, ::4], atol=0.02, rtol=0)
+    torch.testing.assert_close(base[0, 0, 8, 2:-2], ramp[0, 0, 8, 8:-8:4], atol=1e-12, rtol=0)
 
 
 def test_the_plain_pyramid_of_one_picture_is_that_picture():
@@ -114,4 +114,4 @@ def test_constant_sources_give_a_constant_picture():
 def test_pictures_of_a_batch_do_not_touch_each_other():
     ir, vis = torch.cat((smooth(1), smooth(2))), torch.cat((smooth(3), smooth(4)))
     alone = torch.cat([teach(ir[k : k + 1], vis[k : k + 1]) for k in range(2)])
-    torch.testing.assert_close(teach(ir, vis), alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(teach(ir, vis), alone, atol=1e-4, rtol=0)

@@ -19,14 +19,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pyldfusion.errors import PyldfusionError
+from pyldfusion.artefact import open_artefact, save_weights
+from pyldfusion.errors import ArtefactError, PyldfusionError
 from pyldfusion.generator import Generator
 
-from .checkpoint import load_state, load_weights, save_state, save_weights
-from .config import Config, ConfigError, OptimiserConfig
+from .checkpoint import load_state, save_state
+from .config import Config, ConfigError, NetworkConfig, OptimiserConfig
 from .data import Batch
 from .initialise import initialise_scaled
 from .optimiser import Muon
+from .widen import widen
 
 __all__ = ["Diverged", "Objective", "train"]
 
@@ -64,9 +66,7 @@ def train(
         Diverged: ``config.run.give_up`` losses in a row were not finite; the last good checkpoint is kept.
     """
     run = config.run
-    generator = initialise_scaled(Generator(config.network.variant), run.seed)
-    if config.network.start and not resume:
-        generator.load_state_dict(load_weights(config.network.start))
+    generator = first_generator(config.network, run.seed)
     generator.to(device, memory_format=torch.channels_last)
     optimiser = make_optimiser(generator, config.optimiser)
     average = Average(generator, config.optimiser.average)
@@ -92,7 +92,8 @@ def train(
             "config": config.as_json(),
         }
         save_state(out / "state.pt", state)
-        save_weights(out / "weights.safetensors", average.weights, {**described, "step": str(step)})
+        weights = {name: tensor.cpu() for name, tensor in average.weights.items()}
+        save_weights(weights, out / "weights.safetensors", {**described, "step": str(step)})
 
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=run.precision == "bf16")
     bad = 0
@@ -126,6 +127,21 @@ def train(
             if stop():
                 return step + 1 == run.steps
     return True
+
+
+def first_generator(config: NetworkConfig, seed: int) -> Generator:
+    """What training starts from: seeded first weights, those of ``config.start``, or a ``lite`` grown to ``full``."""
+    if not config.start:
+        return initialise_scaled(Generator(config.variant), seed)
+    start = open_artefact(config.start)
+    weights = {name: torch.from_numpy(array) for name, array in start.state_dict().items()}
+    if (start.variant, config.variant) == ("lite", "full"):
+        return widen(weights, seed=seed)
+    if start.variant != config.variant:
+        raise ArtefactError(f"{start.path} holds a {start.variant!r} network; {config.variant!r} cannot start from it")
+    generator = Generator(config.variant)
+    generator.load_state_dict(weights)
+    return generator
 
 
 def make_optimiser(generator: Generator, config: OptimiserConfig) -> torch.optim.Optimizer:
