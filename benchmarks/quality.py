@@ -197,7 +197,7 @@ def score_results(results: Path, folder: Path, limit: int) -> dict[str, float]:
         if fused is None:
             fused = cv2.imread(str(results / name), cv2.IMREAD_GRAYSCALE)
         if fused is None or fused.shape != vis.shape:
-            raise InputError(f"{results} has no picture {name} of {vis.shape[1]}x{vis.shape[0]} (also looked in {folder.name}/)")
+            raise InputError(f"{results} (or its {folder.name}/) has no {name} of {vis.shape[1]}x{vis.shape[0]} pixels")
         by_picture[name] = {**metrics.evaluate(fused, ir, vis), "noise": flat_noise(fused, ir, vis)}
     return {key: float(np.nanmean([row[key] for row in by_picture.values()])) for key in KEYS}
 

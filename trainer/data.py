@@ -75,7 +75,8 @@ class PairSet:
             sizes[size] = sizes.get(size, 0) + 1
         common = sorted(sizes.items(), key=lambda item: -item[1])
         text = [f"{len(self.pairs)} pairs in {len({p.group for p in self.pairs})} scenes"]
-        text.append("sizes: " + ", ".join(f"{size} ({n})" for size, n in common[:6]) + (" ..." if len(common) > 6 else ""))
+        listed = ", ".join(f"{size} ({n})" for size, n in common[:6])
+        text.append(f"sizes: {listed}{' ...' if len(common) > 6 else ''}")
         text += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(text)
 

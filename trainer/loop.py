@@ -30,13 +30,13 @@ from .initialise import initialise_scaled
 from .optimiser import Muon
 from .widen import widen
 
-__all__ = ["Diverged", "Objective", "train"]
+__all__ = ["DivergedError", "Objective", "train"]
 
 #: Parts of the loss, by name; their sum is minimised.
 Objective = Callable[[Generator, Batch], dict[str, Tensor]]
 
 
-class Diverged(PyldfusionError, ArithmeticError):
+class DivergedError(PyldfusionError, ArithmeticError):
     """The loss was not finite for many steps in a row."""
 
 
@@ -63,7 +63,7 @@ def train(
         True when the run is complete, False when a signal ended it early (everything is saved).
 
     Raises:
-        Diverged: ``config.run.give_up`` losses in a row were not finite; the last good checkpoint is kept.
+        DivergedError: ``config.run.give_up`` losses in a row were not finite; the last good checkpoint is kept.
     """
     run = config.run
     generator = first_generator(config.network, run.seed)
@@ -117,7 +117,7 @@ def train(
             else:
                 bad += 1
                 if bad >= run.give_up:
-                    raise Diverged(f"{bad} losses in a row were not finite; the last good weights are in {out}")
+                    raise DivergedError(f"{bad} losses in a row were not finite; the last good weights are in {out}")
             if step % run.log_every == 0 or step + 1 == run.steps:
                 values = {name: float(part.detach()) for name, part in parts.items()}
                 bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()}, refresh=False)

@@ -56,7 +56,7 @@ def widen(lite: Mapping[str, Tensor], noise: float = 0.05, seed: int = 0) -> Gen
 
 
 def _double(weight: Tensor, shape: torch.Size) -> Tensor:
-    """Repeat ``weight`` along the axes in which ``shape`` is twice as long, halving it along those it is summed over."""
+    """Repeat ``weight`` along the axes in which ``shape`` is twice as long; halve it if it is summed over one."""
     for axis in range(min(2, weight.ndim)):
         if shape[axis] == 2 * weight.shape[axis]:
             weight = weight.repeat_interleave(2, axis)
