@@ -171,7 +171,7 @@ class Decoder(nn.Module):
         channels = (2 * widths[3], *reversed(widths[1:]))
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 5, 2) for a, b in itertools.pairwise(channels))
         self.norm = nn.ModuleList(SampleNorm(c) for c in channels[1:])
-        self.out = reflect_conv(channels[-1], 1, 7)
+        self.out: nn.Module = reflect_conv(channels[-1], 1, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.up, self.norm, strict=True):

@@ -17,7 +17,7 @@ __all__ = ["read_initialisers", "read_metadata"]
 _MODEL_OPSETS, _MODEL_GRAPH, _MODEL_METADATA = 8, 7, 14
 _GRAPH_INITIALIZER = 5
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
-_TENSOR_DTYPES = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+_TENSOR_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
@@ -105,7 +105,8 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray] | None:
             content = value
     if dtype not in _TENSOR_DTYPES:
         return None  # shapes and indices
-    return name, np.frombuffer(content, _TENSOR_DTYPES[dtype]).reshape(shape)
+    values: np.ndarray = np.frombuffer(content, _TENSOR_DTYPES[dtype])
+    return name, values.reshape(shape)
 
 
 def _varints(packed: memoryview) -> Iterator[int]:

@@ -49,9 +49,14 @@ class BlockConv(nn.Module):
     """
 
     BLOCK = 4
+    taps: Tensor
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Module) -> None:
         super().__init__()
+        if not isinstance(conv, nn.Conv2d):
+            raise TypeError(
+                f"expected the plain convolution, got {type(conv).__name__}: was this network rewritten before?"
+            )
         self.weight, self.bias = conv.weight, conv.bias
         self.kernel, self.pad = conv.kernel_size[0], conv.kernel_size[0] // 2
         self.register_buffer("taps", self._taps(), persistent=False)
