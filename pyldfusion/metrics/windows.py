@@ -66,16 +66,21 @@ def structural_similarity(fused: Grey, ir: Grey, vis: Grey) -> float:
     window = Window(SSIM_SIDE, _SSIM_SIGMA)
     total = 0.0
     for tile in tiles(fused, ir, vis, overlap=SSIM_SIDE - 1):
-        f, a, b = (window.local(part) for part in tile)
-        total += _similarity(window, a, f) + _similarity(window, b, f)
+        f, a, b = (part.astype(np.float64) for part in tile)
+        f_mean = window.mean(f)
+        total += _similarity(window, a, f, f_mean) + _similarity(window, b, f, f_mean)
     height, width = fused.shape
     return total / 2 / ((height - SSIM_SIDE + 1) * (width - SSIM_SIDE + 1))
 
 
-def _similarity(window: Window, a: Local, b: Local) -> float:
-    means = a.mean * b.mean
-    luminance = (2 * means + _SSIM_C1) / (a.mean * a.mean + b.mean * b.mean + _SSIM_C1)
-    structure = (2 * window.covariance(a, b) + _SSIM_C2) / (a.variance + b.variance + _SSIM_C2)
+def _similarity(window: Window, a: Plane, b: Plane, b_mean: Plane) -> float:
+    """Sum of the similarity index over all places of the window."""
+    a_mean = window.mean(a)
+    product, energy = a_mean * b_mean, a_mean * a_mean + b_mean * b_mean
+    covariance = window.mean(a * b) - product
+    variances = window.mean(a * a + b * b) - energy
+    luminance = (2 * product + _SSIM_C1) / (energy + _SSIM_C1)
+    structure = (2 * covariance + _SSIM_C2) / (variances + _SSIM_C2)
     return float((luminance * structure).sum())
 
 
