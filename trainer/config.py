@@ -76,11 +76,11 @@ class AugmentConfig:
     shift_pixels: float = 1.5
     #: only the network sees these: the target is made from the clean crop.
     contrast: float = 0.5
-    least_contrast: float = 0.15
-    noise: float = 0.5
-    noise_range: float = 0.03
+    least_contrast: float = 0.3
+    noise: float = 0.4
+    noise_range: float = 0.02
     blur: float = 0.1
-    jpeg: float = 0.3
+    jpeg: float = 0.25
     useless: float = 0.04
 
 

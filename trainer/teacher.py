@@ -35,7 +35,7 @@ class TeacherConfig:
     levels: int = 4
     gain: float = 1.7
     #: gain of the two coarsest levels: raised coarse levels look like halos.
-    coarse_gain: float = 1.1
+    coarse_gain: float = 1.25
     #: activity, in noise floors, at which a coefficient is neither noise nor detail.
     coring: float = 3.5
     #: what is left of a coefficient deep in the noise.
@@ -48,11 +48,11 @@ class TeacherConfig:
     choice: float = 4.0
     #: infrared level above which things count as hot, and how far the base follows them.
     hot: float = 1.2
-    hot_lift: float = 0.6
+    hot_lift: float = 0.4
     #: mean and deviation of the finished picture, and where its highlights and shadows start to bend.
     mean: float = 0.47
-    deviation: float = 0.225
-    knee: float = 0.36
+    deviation: float = 0.24
+    knee: float = 0.37
 
 
 def _blur(x: Tensor) -> Tensor:

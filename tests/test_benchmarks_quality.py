@@ -1,0 +1,78 @@
+"""The quality benchmark: its plain methods, its noise figure, its report."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.quality import flat_noise, laplacian_pyramid_fusion, main, mean_fusion
+
+
+def picture(seed: int, shape=(96, 130)) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    coarse = random.random((shape[0] // 16, shape[1] // 16)).astype(np.float32)
+    return np.rint(40 + 160 * np.clip(cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC), 0, 1)).astype(
+        np.uint8
+    )
+
+
+def test_one_picture_twice_is_itself():
+    x = picture(1)
+    assert np.array_equal(mean_fusion(x, x), x)
+    assert np.abs(laplacian_pyramid_fusion(x, x).astype(int) - x).max() <= 1
+
+
+def test_the_pyramid_keeps_detail_that_the_mean_halves():
+    vis = np.full((64, 64), 100, np.uint8)
+    ir = vis.copy()
+    ir[::2] = 140
+    rows = [float(np.ptp(fuse(ir, vis)[:, 32].astype(int))) for fuse in (mean_fusion, laplacian_pyramid_fusion)]
+    assert rows == pytest.approx([20, 40], abs=2)
+
+
+def test_noise_is_measured_where_both_are_flat():
+    random = np.random.default_rng(0)
+    vis = np.full((200, 200), 120, np.float32)
+    vis[:, 100:] += 60 * np.sin(np.arange(100) / 2)
+    ir = np.full_like(vis, 90)
+    noise = random.standard_normal(vis.shape).astype(np.float32)
+    noisy = vis + 4 * noise
+    for gain in (0.0, 1.0, 3.0):
+        fused = vis + gain * 4 * noise
+        # the detail of the right half must not count
+        assert flat_noise(fused, ir, noisy) == pytest.approx(gain, rel=0.15, abs=0.2)
+
+
+def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
+    for k, name in enumerate(("a", "b")):
+        for kind in ("ir", "vi"):
+            folder = tmp_path / "sets" / name / kind
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / "1.png"), picture(2 * k + (kind == "ir")))
+    for kind in ("mine",):
+        (tmp_path / kind / "a").mkdir(parents=True)
+        (tmp_path / kind / "b").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / kind / "a" / "1.png"), picture(1))
+        cv2.imwrite(str(tmp_path / kind / "b" / "1.png"), picture(3))
+    arguments = ["--data", str(tmp_path / "sets"), "--weights", "ours=lite", "--results", f"mine={tmp_path / 'mine'}"]
+    report, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
+    assert main([*arguments, "--json", str(report), "--sheet", str(sheet)]) == 0
+    text = capsys.readouterr().out
+    assert "### a (1 pairs)" in text and "| pyramid |" in text
+    numbers = json.loads(report.read_text())
+    assert set(numbers["sets"]) == {"a", "b"}
+    assert set(numbers["sets"]["a"]) == {"mean", "pyramid", "ours", "mine"}
+    assert len(numbers["models"]["ours"]) == 64
+    # a result that is the infrared itself correlates with it wholly
+    ir, vis = picture(1), picture(0)
+    expected = (1 + np.corrcoef(ir.ravel(), vis.ravel())[0, 1]) / 2
+    assert numbers["sets"]["a"]["mine"]["CC"] == pytest.approx(expected, abs=1e-6)
+    assert cv2.imread(str(sheet)).shape == (480, 320 * 5, 3)
+
+
+def test_a_folder_without_pairs_is_an_error(tmp_path, capsys):
+    assert main(["--data", str(tmp_path)]) == 2
+    assert "no pairs" in capsys.readouterr().err
