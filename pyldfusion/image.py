@@ -1,8 +1,8 @@
 """Frames as users have them, checked and turned into what the graph takes, and the result turned back.
 
 The graph takes uint8 with the visible frame in three channels, BGR. A uint8 colour frame passes through as it is.
-Grey, 16-bit and float frames are shown to the network as 8-bit luma; what fusion changes in that luma is added to
-the original, which keeps its depth and its colour.
+16-bit and float frames are shown to the network rounded to 8 bits; what fusion changes in the luma is then added to
+the original, which keeps its depth.
 """
 
 from __future__ import annotations
@@ -119,32 +119,29 @@ def infrared_to_8bit(
     Returns:
         uint8 [H,W], C-contiguous; ``ir`` itself where it is that already.
     """
-    plane = luma(ir, color) if is_palette(ir) else ir if ir.ndim == 2 else ir[..., 0]
+    plane = _luma(ir, color) if is_palette(ir) else ir if ir.ndim == 2 else ir[..., 0]
     if plane.dtype == np.uint16:
         return to_8bit(plane, thermal)
     return _to_8bit(plane)
 
 
-def luma(frame: NDArray[Any], color: str = "bgr") -> NDArray[Any]:
-    """Luma of a frame of three channels [H,W,3], in its own dtype and range (float64 as float32)."""
+def _luma(frame: NDArray[Any], color: str) -> NDArray[Any]:
+    """Luma of a frame of three channels [H,W,3], in its own dtype and range (floats as float32)."""
     import cv2
 
     code = cv2.COLOR_BGR2GRAY if color == "bgr" else cv2.COLOR_RGB2GRAY
-    return cast("NDArray[Any]", cv2.cvtColor(_for_opencv(frame), code))
-
-
-def _for_opencv(frame: NDArray[Any]) -> NDArray[Any]:
     dtype = np.float32 if frame.dtype.kind == "f" else frame.dtype
-    return np.ascontiguousarray(frame, dtype)
+    return cast("NDArray[Any]", cv2.cvtColor(np.ascontiguousarray(frame, dtype), code))
 
 
-def _to_8bit(plane: NDArray[Any]) -> NDArray[np.uint8]:
-    """Full range to full range, rounded: uint8 as it is, uint16 by 257, float by 255."""
-    if plane.dtype == np.uint8:
-        return np.ascontiguousarray(plane)
-    if plane.dtype == np.uint16:
-        return scale16(plane, 0, 65535)
-    scaled = np.rint(plane * np.float32(255))
+def _to_8bit(frame: NDArray[Any]) -> NDArray[np.uint8]:
+    """Full range to full range, rounded: uint8 as it is, uint16 by 257, floats by 255. C-contiguous."""
+    if frame.dtype == np.uint8:
+        return np.ascontiguousarray(frame)
+    if frame.dtype == np.uint16:
+        return scale16(frame.reshape(len(frame), -1), 0, 65535).reshape(frame.shape)
+    scaled = np.multiply(frame, np.float32(255), order="C")
+    np.rint(scaled, out=scaled)
     return np.clip(scaled, 0, 255, out=scaled).astype(np.uint8)
 
 
@@ -163,15 +160,11 @@ class Visible:
         import cv2
 
         self._vis, self._color = vis, color
-        self._colour8 = vis.dtype == np.uint8 and vis.ndim == 3 and vis.shape[2] == 3
-        if self._colour8:
-            self.frame: NDArray[np.uint8] = np.ascontiguousarray(vis)
-            if color == "rgb":
-                self.frame = cast("NDArray[np.uint8]", cv2.cvtColor(self.frame, cv2.COLOR_RGB2BGR))
-        else:
-            plane = vis if vis.ndim == 2 else vis[..., 0] if vis.shape[2] == 1 else luma(vis, color)
-            self._luma = _to_8bit(plane)
-            self.frame = cast("NDArray[np.uint8]", cv2.cvtColor(self._luma, cv2.COLOR_GRAY2BGR))
+        self.frame = _to_8bit(vis)
+        self._grey = vis.ndim == 2 or vis.shape[2] == 1
+        if self._grey or color == "rgb":
+            code = cv2.COLOR_GRAY2BGR if self._grey else cv2.COLOR_RGB2BGR
+            self.frame = cast("NDArray[np.uint8]", cv2.cvtColor(self.frame, code))
 
     def restore(self, fused: NDArray[np.uint8]) -> NDArray[Any]:
         """The fused frame in the shape, dtype and channel order of the original.
@@ -184,13 +177,26 @@ class Visible:
         """
         import cv2
 
-        if self._colour8:
-            return fused if self._color == "bgr" else cv2.cvtColor(fused, cv2.COLOR_BGR2RGB, dst=fused)
-        plane = cv2.extractChannel(fused, 0)  # grey in, so all three are one
         vis = self._vis
         if vis.dtype == np.uint8:
-            return plane.reshape(vis.shape)
-        change = cast("NDArray[np.int16]", cv2.subtract(plane, self._luma, dtype=cv2.CV_16S))
+            if self._grey:  # grey in, so the three are one
+                return cast("NDArray[Any]", cv2.extractChannel(fused, 0)).reshape(vis.shape)
+            return fused if self._color == "bgr" else cv2.cvtColor(fused, cv2.COLOR_BGR2RGB, dst=fused)
+        change = _change(fused, self.frame)
         if vis.dtype == np.float16:
             return add_luma(vis.astype(np.float32), change).astype(np.float16)
         return add_luma(vis, change)
+
+
+def _change(fused: NDArray[np.uint8], frame: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """What the graph added to the luma of each pixel: int16 [H,W], in grey levels.
+
+    It added one number to all three channels and clipped each. Clipping takes from the number, so the channel that
+    changed most has the whole of it, or all that fits.
+    """
+    import cv2
+
+    blue, green, red = cv2.split(cv2.subtract(fused, frame, dtype=cv2.CV_16S))
+    rise = cv2.max(cv2.max(blue, green), red)
+    fall = cv2.min(cv2.min(blue, green), red)
+    return cast("NDArray[np.int16]", np.maximum(rise, 0) + np.minimum(fall, 0))

@@ -20,3 +20,22 @@ def shared() -> Path:
     if not (folder / "upstream" / "parity.npz").is_file():
         pytest.skip(f"reference data not found at {folder}; set PYLDFUSION_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small network of seeded weights, made the way a user makes it.
+
+    ``lite.safetensors`` and ``lite.onnx`` (frames, fp32); the weights are ``author_networks.fill(LDLite(), seed=2)``.
+    """
+    pytest.importorskip("torch")
+    from export.onnx import export_onnx
+    from pyldfusion.author_weights import import_weights
+    from pyldfusion.generator import load_generator
+
+    from .author_networks import LDLite, fill, save_author_files
+
+    folder = tmp_path_factory.mktemp("models")
+    metadata = import_weights(save_author_files(fill(LDLite(), seed=2), folder), folder / "lite.safetensors")
+    export_onnx(load_generator(folder / "lite.safetensors"), folder / "lite.onnx", metadata=metadata)
+    return folder
