@@ -53,9 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if verb not in VERBS:
             kind = "an option" if verb.startswith("-") else "a verb"
-            close = _did_you_mean(verb, VERBS)
+            close = _did_you_mean(verb, [*VERBS, "--help", "--version"])
             return _fail(f"{verb!r} is not {kind} of pyldfusion{close}; see pyldfusion --help")
-        return _run_verb(verb, arguments[1:])
+        code = _run_verb(verb, arguments[1:])
+        sys.stdout.flush()  # here, where a reader that left is noticed
+        return code
     except SystemExit as stop:  # argparse, after --help (0) or a usage error (2)
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
