@@ -140,9 +140,7 @@ def plan_cars(rng: np.random.Generator, road: Road, count: int, lamps: bool, cal
         parked = rng.random() < 0.3
         index = int(rng.integers(max(road.lanes // 2, 1)))
         shape = str(rng.choice(["sedan", "hatch", "suv", "van", "bus"], p=[0.34, 0.26, 0.24, 0.1, 0.06]))
-        across = away * (road.half - 1.15) if parked else away * (road.half - (index + 0.5) * lane)
-        if road.lanes == 3 and not parked and away < 0:
-            across = -road.half + 0.5 * lane
+        across = away * (road.half - 0.45 if parked else road.half - (index + 0.5) * lane - 0.4 * (index == 0))
         z = pick(rng, (7.5, 16)) if k == 0 else float(8 + 55 * rng.random() ** 1.3)
         row = taken.setdefault((away, round(across, 1)), [])
         while any(abs(z - other) < 9.5 for other in row):

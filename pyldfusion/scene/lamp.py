@@ -31,12 +31,12 @@ def draw_post(camera: Camera, post: Post, climate: Climate, lighting: Lighting) 
     shape = Shape(camera, (min(u) - pad, float(v[0]), max(u) + pad, float(v[1])), 4)
     if shape.empty:
         return None
-    steps = 10
+    steps = 8 if scale > 12 else 3
     heights = np.linspace(0, post.height, steps + 1)
     widths = np.maximum(0.085 - 0.045 * heights / post.height, 0.25 / scale)
     for k in range(steps):
+        rays = lighting.at(post.x, float(heights[k]), post.z - 0.3)
         for part, tone in ((-1.0, 0.7), (-0.3, 1.1), (0.3, 0.8)):
-            rays = lighting.at(post.x, float(heights[k]), post.z - 0.3)
             colour = np.array([0.10, 0.11, 0.11]) * rays.on(part * 0.8, 0.0, -0.7) * tone
             edge = np.array([part, part + 0.7, part + 0.7, part])
             wide = np.array([widths[k], widths[k], widths[k + 1], widths[k + 1]])

@@ -244,12 +244,12 @@ def _props(rng: np.random.Generator, road: Road) -> list[Prop]:
     for _ in range(int(rng.integers(1, 8))):
         side, z = (-1 if rng.random() < 0.5 else 1), pick(rng, (6, 50))
         what = str(rng.choice(["sign", "sign", "bin", "cabinet"]))
-        edge = 0.4 if what in ("sign", "bin") else road.walk - 0.5
+        edge = 0.75 if what in ("sign", "bin") else road.walk - 0.5
         props.append(Prop(what, side * (road.half + edge) + road.axis(z), z, int(rng.integers(1 << 20))))
     if rng.random() < 0.25:
         side = -1 if rng.random() < 0.5 else 1
         for z in np.arange(4.0, 40.0, 2.5):
-            props.append(Prop("bollard", side * (road.half + 0.35) + road.axis(float(z)), float(z), 0))
+            props.append(Prop("bollard", side * (road.half + 0.7) + road.axis(float(z)), float(z), 0))
     return props
 
 
@@ -266,7 +266,7 @@ def _posts(rng: np.random.Generator, road: Road) -> list[Post]:
         while z < 140:
             reach = 1.0 if smoothstep(0, 1, rng.random()) > 0.06 else 0.0  # here and there one is broken
             posts.append(
-                Post(side * (road.half + 0.45) + road.axis(z), z, height, -side * 1.7, colour,
+                Post(side * (road.half + 0.75) + road.axis(z), z, height, -side * 1.7, colour,
                      reach * strength * height * height)
             )
             z += step

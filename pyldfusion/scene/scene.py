@@ -20,6 +20,7 @@ from .body import draw_car
 from .canvas import Air, Patch, lay
 from .car import outline, plan_cars
 from .figure import draw_person
+from .grow import BUSH, grow
 from .kinds import find_kind
 from .lamp import draw_post, shine
 from .light import Beam, Lamp, Lighting
@@ -30,7 +31,7 @@ from .prop import draw_prop
 from .shadow import cast
 from .smoke import draw_plume, plan_smoke
 from .texture import Array
-from .tree import Grown, grow, stand, sway
+from .tree import stand, sway
 
 __all__ = ["Frame", "Scene"]
 
@@ -176,21 +177,19 @@ class Scene:
         """What stands still but may be walked behind: trees that sway, lamps, signs; (depth, painter) each."""
         plan, camera = self._plan, self._plan.camera
         standing: list[tuple[float, Painter]] = []
-        grown: dict[tuple[int, int], Grown] = {}
 
         def seen(patch: Patch, z: float) -> Patch:
             return replace(patch, data=self._air.apply(patch.data, z))
 
         for tree in sorted(plan.trees, key=lambda tree: -tree.z):
-            variant = (tree.species, tree.seed % 2)
-            if variant not in grown:
-                pixels = int(np.clip((0.9 if tree.species < 3 else 0.35) * max(self.size), 32, 640))
-                grown[variant] = grow(tree.species, plan.seed % 4096 * 8 + tree.seed % 2, pixels)
-            patch = stand(camera, tree, grown[variant], plan.climate, self._lighting)
+            pixels = tree.height * camera.focal / tree.z
+            detail = next((d for limit, d in ((24, 0.08), (80, 0.25), (200, 0.5)) if pixels < limit), 1.0)
+            grown = grow(tree.species, plan.seed % 4096 * 8 + tree.seed % 2, detail)
+            patch = stand(camera, tree, grown, plan.climate, self._lighting)
             if patch is None:
                 continue
             patch = seen(patch, tree.z)
-            if tree.species == 3 or tree.z > 60:
+            if tree.species == BUSH or tree.z > 60:
                 self._backdrop.bake(patch)
             else:
                 standing.append((tree.z, self._tree(patch, tree)))
