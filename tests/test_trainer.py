@@ -167,7 +167,7 @@ class TestData:
         for kind in ("ir", "vi"):
             (tmp_path / kind).mkdir()
             cv2.imwrite(str(tmp_path / kind / "x.png"), x)
-        calm = AugmentConfig(gamma=0, equalise=0, shift=0, contrast=0, noise=0, blur=0, jpeg=0, useless=0)
+        calm = AugmentConfig(mix=0, negative=0, shade=0, gamma=0, equalise=0, shift=0, contrast=0, noise=0, blur=0, jpeg=0, useless=0)
         batch = Batches(load_pairs([tmp_path]), DataConfig(crops=("64x64",)), calm, 0, 100)(0)
         assert torch.equal(batch.ir, batch.vis)
         torch.testing.assert_close(batch.ir, batch.clean_ir, atol=0.5 / 255 + 1e-6, rtol=0)
@@ -183,7 +183,7 @@ class TestData:
         gone, flat = degrade(plane, np.random.default_rng(1), replace(worst, useless=1))
         assert flat is not None and flat.std() < 1e-6
         assert abs(np.corrcoef(gone.ravel(), plane.ravel())[0, 1]) < 0.2
-        bent = appearance(plane, np.random.default_rng(1), AugmentConfig(gamma=1, equalise=0))
+        bent = appearance(plane, np.random.default_rng(1), AugmentConfig(gamma=1, shade=0, equalise=0))
         order = np.argsort(plane.ravel())
         assert (np.diff(bent.ravel()[order]) >= -1e-6).all()  # polarity is kept
 

@@ -11,12 +11,15 @@ __all__ = ["appearance", "degrade"]
 
 
 def appearance(plane: np.ndarray, random: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """Gamma, and now and then the local equalisation of some thermal cameras; float32 [H,W] in [0, 1] in and out.
+    """Gamma, uneven light, the local equalisation of some thermal cameras; float32 [H,W] in [0, 1] in and out.
 
     The target is made from the result: these are other pictures of the scene, not worse ones.
     """
     if random.random() < config.gamma:
         plane = plane ** np.float32(np.exp(random.uniform(-1, 1) * config.gamma_range))
+    if random.random() < config.shade:
+        light = cv2.resize(random.uniform(0.3, 1.5, (3, 3)).astype(np.float32), plane.shape[::-1])
+        plane = np.clip(plane * light, 0, 1)
     if random.random() < config.equalise:
         clahe = cv2.createCLAHE(random.uniform(1, 3), (4, 4))
         plane = clahe.apply(np.rint(plane * 255).astype(np.uint8)).astype(np.float32) / 255
@@ -51,7 +54,7 @@ def degrade(
 
 def _noise(shape: tuple[int, ...], random: np.random.Generator, most: float) -> np.ndarray:
     """Sensor noise: white, sometimes grainy (as after a camera's own filter), sometimes in columns."""
-    strength = most * random.random() ** 2
+    strength = most * random.random() ** 2 * (3 if random.random() < 0.15 else 1)
     noise = random.standard_normal(shape, np.float32)
     kind = random.random()
     if kind < 0.3:

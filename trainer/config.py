@@ -68,10 +68,14 @@ class AugmentConfig:
     """What is done to a crop; probabilities unless said otherwise."""
 
     flip: float = 0.5
+    #: the infrared comes from another scene: few cameras and scenes must stand for many.
+    mix: float = 0.2
     #: both the target and the network see these.
     gamma: float = 0.6
     gamma_range: float = 0.5
     equalise: float = 0.1
+    negative: float = 0.06
+    shade: float = 0.2
     shift: float = 0.3
     shift_pixels: float = 1.5
     #: only the network sees these: the target is made from the clean crop.

@@ -186,13 +186,19 @@ class Batches:
         return Batch(*planes)
 
     def _sample(self, random: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, ...]:
-        group = self.groups[random.choice(len(self.groups), p=self.weights)]
-        pair = group[random.integers(len(group))]
-        ir, vis = crop_pair(pair, random, width, height, self.config, self.augment)
+        ir, vis = crop_pair(self._draw(random), random, width, height, self.config, self.augment)
+        if random.random() < self.augment.mix:
+            ir, _ = crop_pair(self._draw(random), random, width, height, self.config, self.augment)
+        if random.random() < self.augment.negative:
+            vis = 1 - vis  # the infrared's polarity is its meaning; the visible's brightness is only light
         clean = appearance(ir, random, self.augment), appearance(vis, random, self.augment)
         seen = degrade(clean[0], random, self.augment), degrade(clean[1], random, self.augment)
         clean = tuple(flat if flat is not None else plane for plane, (_, flat) in zip(clean, seen, strict=True))
         return seen[0][0], seen[1][0], *clean
+
+    def _draw(self, random: np.random.Generator) -> Pair:
+        group = self.groups[random.choice(len(self.groups), p=self.weights)]
+        return group[random.integers(len(group))]
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class TeacherConfig:
     levels: int = 4
     gain: float = 1.7
     #: gain of the two coarsest levels: raised coarse levels look like halos.
-    coarse_gain: float = 1.25
+    coarse_gain: float = 1.45
     #: activity, in noise floors, at which a coefficient is neither noise nor detail.
     coring: float = 3.5
     #: what is left of a coefficient deep in the noise.
@@ -46,6 +46,9 @@ class TeacherConfig:
     strong: float = 1.2
     #: sharpness of the choice between the sources.
     choice: float = 4.0
+    #: the same for the two coarsest levels: where the sources disagree in sign there, a hard choice against a base that
+    #: is their mean leaves a halo.
+    coarse_choice: float = 1.0
     #: infrared level above which things count as hot, and how far the base follows them.
     hot: float = 1.2
     hot_lift: float = 0.4
@@ -153,13 +156,14 @@ def teach(ir: Tensor, vis: Tensor, config: TeacherConfig | None = None) -> Tenso
     _, base = laplacian_pyramid(lifted, c.levels)
     bands = []
     for level, (a, b) in enumerate(zip(bands_ir, bands_vis, strict=True)):
-        gain = c.gain if level < len(bands_ir) - 2 else c.coarse_gain
+        coarse = level >= len(bands_ir) - 2
+        gain, choice = (c.coarse_gain, c.coarse_choice) if coarse else (c.gain, c.choice)
         act_a, act_b = _activity(a), _activity(b)
         noise_a = _noise_floor(act_a).clamp(min=c.least_noise)
         noise_b = _noise_floor(act_b).clamp(min=c.least_noise)
         # What is noise in one source must not win over quiet detail of the other.
         clear_a, clear_b = F.relu(act_a - noise_a) + 1e-4, F.relu(act_b - noise_b) + 1e-4
-        share = torch.sigmoid(c.choice * (clear_a / clear_b).log())
+        share = torch.sigmoid(choice * (clear_a / clear_b).log())
         bands.append(share * a * _gain(act_a, noise_a, gain, c) + (1 - share) * b * _gain(act_b, noise_b, gain, c))
     return tone(collapse(bands, base), c)
 
