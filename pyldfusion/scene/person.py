@@ -35,7 +35,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Walker:
-    """A person and their loop: an ellipse of half axes ``reach`` walked at ``speed`` m/s (0: stands)."""
+    """A person and their loop: ``reach`` metres to each side, out and back, at ``speed`` m/s (0: stands)."""
 
     x: float
     z: float
@@ -60,18 +60,24 @@ class Walker:
 
     def pose(self, t: float) -> Pose:
         """The pose at ``t`` seconds: a continuous, periodic function of time."""
-        a, b = self.reach
         if self.speed == 0:
             idle = 0.06 * np.sin(0.7 * t + self.start)
             return Pose(self.x, self.z, self.facing + idle, self.start, 0.0)
-        angle = np.linspace(0, 2 * np.pi, 257)
-        path = np.concatenate([[0], np.cumsum(np.hypot(np.diff(a * np.cos(angle)), np.diff(b * np.sin(angle))))])
-        along = self.start + self.speed * t
-        theta = float(np.interp(along % path[-1], path, angle))
-        heading = float(np.arctan2(-a * np.sin(theta), b * np.cos(theta)))
-        step = 0.42 * self.height
-        return Pose(self.x + a * float(np.cos(theta)), self.z + b * float(np.sin(theta)), heading,
-                    np.pi * along / step, min(self.speed / 1.3, 1.15))
+        radius, straight = min(self.reach), max(self.reach) - min(self.reach)
+        way = self.start + self.speed * t
+        along = way % (4 * straight + 2 * np.pi * radius)
+        half = 2 * straight + np.pi * radius
+        back = -1.0 if along >= half else 1.0
+        along -= half if along >= half else 0.0
+        turn = max(along - 2 * straight, 0.0) / radius  # a straight, then half a circle
+        side = back * radius * float(np.cos(turn))
+        ahead = back * (min(along, 2 * straight) - straight + radius * float(np.sin(turn)))
+        step_side, step_ahead = -back * float(np.sin(turn)), back * float(np.cos(turn))
+        if self.reach[0] > self.reach[1]:  # across the road
+            side, ahead, step_side, step_ahead = ahead, side, step_ahead, step_side
+        heading = float(np.arctan2(step_side, step_ahead))
+        steps = way / (0.42 * self.height)
+        return Pose(self.x + side, self.z + ahead, heading, np.pi * steps, min(self.speed / 1.3, 1.15))
 
 
 def _loop(
@@ -85,13 +91,13 @@ def _loop(
         at_crossing = road.crossing is not None and not close and rng.random() < 0.7
         z = road.crossing + pick(rng, (-1, 1)) if road.crossing is not None and at_crossing else near + 0.5
         x = pick(rng, (-0.5, 0.5)) * road.half + road.axis(z)
-        return x, z, (min(pick(rng, (0.6, 1.1)) * road.half, max(across, 1.0) if close else 99), pick(rng, (0.2, 0.7)))
+        return x, z, (min(pick(rng, (0.6, 1.1)) * road.half, max(across, 1.0) if close else 99), pick(rng, (0.3, 0.7)))
     side = -1 if rng.random() < 0.5 else 1
     ahead = pick(rng, (0.5, 3)) if close else min(pick(rng, (3, 14)), max(near - 1.1 * floor, 0.5))
     z = near + ahead
     x = side * (road.half + pick(rng, (0.4, max(road.walk - 0.3, 0.6))))
     x = side * min(abs(x), across) if close else x + road.axis(z)
-    return x, z, (pick(rng, (0.1, 0.45)), ahead)
+    return x, z, (pick(rng, (0.3, 0.5)), ahead)
 
 
 def plan_people(
