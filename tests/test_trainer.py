@@ -167,7 +167,8 @@ class TestData:
         for kind in ("ir", "vi"):
             (tmp_path / kind).mkdir()
             cv2.imwrite(str(tmp_path / kind / "x.png"), x)
-        calm = AugmentConfig(mix=0, negative=0, shade=0, gamma=0, equalise=0, shift=0, contrast=0, noise=0, blur=0, jpeg=0, useless=0)
+        none = dict.fromkeys(vars(AugmentConfig()), 0.0)
+        calm = AugmentConfig(**{**none, "least_contrast": 1.0})
         batch = Batches(load_pairs([tmp_path]), DataConfig(crops=("64x64",)), calm, 0, 100)(0)
         assert torch.equal(batch.ir, batch.vis)
         torch.testing.assert_close(batch.ir, batch.clean_ir, atol=0.5 / 255 + 1e-6, rtol=0)

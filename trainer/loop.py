@@ -66,7 +66,7 @@ def train(
         DivergedError: ``config.run.give_up`` losses in a row were not finite; the last good checkpoint is kept.
     """
     run = config.run
-    generator = first_generator(config.network, run.seed)
+    generator = Generator(config.network.variant) if resume else first_generator(config.network, run.seed)
     generator.to(device, memory_format=torch.channels_last)
     optimiser = make_optimiser(generator, config.optimiser)
     average = Average(generator, config.optimiser.average)
