@@ -40,7 +40,7 @@ def view_picture(
     palette: str = "inferno",
     thermal: tuple[float, float] | None = None,
 ) -> NDArray[Any]:
-    """The picture for one of `VIEWS` of frames of one size, as `Fuser` takes and gives them.
+    """The picture for one of `VIEWS`: frames of one size, uint8 or uint16, [H, W] or BGR [H, W, 3].
 
     `fused` comes back as it is; the other views are uint8 BGR [H, W, 3], or [H, 3 W, 3] side by side.
     Raises InputError for an unknown view or palette.

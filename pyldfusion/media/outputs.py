@@ -99,23 +99,19 @@ def open_output(
     video, default the visible input's. Raises InputError for a suffix that cannot be written, an unknown
     placeholder, results that would share a name or replace an input.
     """
-    several = pairs.count != 1
-    if out is None:
-        if pairs.is_stream:
-            out = f"{views[0]}_{Path(pairs.texts[1]).stem}.mp4" if isinstance(pairs, StreamPairs) else ""
-        else:
-            out = f"{views[0]}/" if several else f"{views[0]}_{{stem}}.png"
+    out = _default(pairs, views[0]) if out is None else out
     suffix = Path(out).suffix.lower()
-    if suffix in VIDEO_CODECS and not Path(out).is_dir():
+    if Path(out).is_dir() or out.endswith("/") or not suffix:
+        folder = out.rstrip("/").replace("{", "{{").replace("}", "}}")
+        out, suffix = f"{folder}/{{stem}}.png", ".png"
+    if suffix in VIDEO_CODECS:
         inputs = pairs.texts if isinstance(pairs, StreamPairs) else ()
         if any(Path(text).resolve() == Path(out).resolve() for text in inputs):
             raise InputError(f"the result {out} would replace an input; choose another OUT")
         return VideoOutput(Path(out), views, rate or pairs.rate)
-    if Path(out).is_dir() or out.endswith("/") or not suffix:
-        out = f"{out.replace('{', '{{').replace('}', '}}').rstrip('/') or '/'}/{{stem}}.png"
-    elif suffix not in WRITABLE_SUFFIXES:
+    if suffix not in WRITABLE_SUFFIXES:
         known = " ".join((*WRITABLE_SUFFIXES, *VIDEO_CODECS))
-        raise InputError(f"{out}: cannot write {suffix}; use a directory or one of {known}")
+        raise InputError(f"{out}: cannot write {suffix}; use one of {known}, or a directory (with / at its end)")
     pattern = PRINTF.sub(lambda match: f"{{index:{match[1]}d}}", out)
     _check_fields(pattern)
     output = PictureOutput(pattern, views)
@@ -124,6 +120,12 @@ def open_output(
     elif "{stem" not in pattern and "{index" not in pattern:
         raise InputError(f"{out} is one picture, but a video has many frames; add {{index}} to it, or use .mp4")
     return output
+
+
+def _default(pairs: FilePairs | StreamPairs, view: str) -> str:
+    if isinstance(pairs, StreamPairs):
+        return f"{view}_{Path(pairs.texts[1]).stem}.mp4"
+    return f"{view}_{{stem}}.png" if pairs.count == 1 else f"{view}/"
 
 
 def _check_fields(pattern: str) -> None:

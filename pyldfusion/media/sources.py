@@ -46,7 +46,6 @@ class FilePairs:
     """Pairs of picture files. `alone` are the files without a partner."""
 
     rate = None
-    is_stream = False
 
     def __init__(self, pairs: Sequence[tuple[Path, Path]], alone: Sequence[Path], raw_size: Size | None) -> None:
         self.files = list(pairs)
@@ -65,7 +64,6 @@ class FilePairs:
 class StreamPairs:
     """Frames of two streams, first with first; ends with the shorter one (`ended_early` says which)."""
 
-    is_stream = True
     alone: tuple[Path, ...] = ()
 
     def __init__(self, irs: FrameStream, viss: FrameStream, texts: tuple[str, str]) -> None:
