@@ -11,7 +11,7 @@ __all__ = ["appearance", "degrade"]
 
 
 def appearance(plane: np.ndarray, random: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """Gamma, uneven light, the local equalisation of some thermal cameras; float32 [H,W] in [0, 1] in and out.
+    """Gamma, uneven light, flat shapes, the local equalisation of some thermal cameras; float32 [H,W] in [0, 1] in and out.
 
     The target is made from the result: these are other pictures of the scene, not worse ones.
     """
@@ -20,6 +20,8 @@ def appearance(plane: np.ndarray, random: np.random.Generator, config: AugmentCo
     if random.random() < config.shade:
         light = cv2.resize(random.uniform(0.3, 1.5, (3, 3)).astype(np.float32), plane.shape[::-1])
         plane = np.clip(plane * light, 0, 1)
+    if random.random() < config.shape:
+        plane = _paste(plane, random)
     if random.random() < config.equalise:
         clahe = cv2.createCLAHE(random.uniform(1, 3), (4, 4))
         plane = clahe.apply(np.rint(plane * 255).astype(np.uint8)).astype(np.float32) / 255
@@ -52,13 +54,28 @@ def degrade(
     return seen.astype(np.float32) / 255, flat
 
 
+def _paste(plane: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """One to three flat polygons of any brightness: saturated skies, walls, hot or cold bodies with sharp outlines."""
+    plane = plane.copy()
+    height, width = plane.shape
+    for _ in range(random.integers(1, 4)):
+        centre = random.uniform(0, 1, 2) * (width, height)
+        corners = centre + random.uniform(-0.4, 0.4, (random.integers(3, 7), 2)) * random.uniform(0.2, 1.5) * height
+        mask = np.zeros_like(plane)
+        cv2.fillPoly(mask, [np.int32(cv2.convexHull(np.float32(corners)))], 1.0)
+        mask = cv2.GaussianBlur(mask, (0, 0), 0.6) * np.float32(random.uniform(0.6, 1))
+        plane = plane * (1 - mask) + mask * np.float32(random.random())
+    return plane
+
+
 def _noise(shape: tuple[int, ...], random: np.random.Generator, most: float) -> np.ndarray:
     """Sensor noise: white, sometimes grainy (as after a camera's own filter), sometimes in columns."""
     strength = most * random.random() ** 2 * (3 if random.random() < 0.15 else 1)
     noise = random.standard_normal(shape, np.float32)
     kind = random.random()
-    if kind < 0.3:
-        noise = cv2.GaussianBlur(noise, (0, 0), 0.7) * 2.2
-    elif kind < 0.4:
+    if kind < 0.4:
+        noise = cv2.GaussianBlur(noise, (0, 0), random.uniform(0.5, 1.4), sigmaY=random.uniform(0.4, 1.0))
+        noise /= noise.std() + 1e-6
+    elif kind < 0.5:
         noise = noise * 0.7 + random.standard_normal((1, shape[1]), np.float32) * 0.7
     return noise * np.float32(strength)
