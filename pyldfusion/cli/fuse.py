@@ -114,7 +114,7 @@ def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool
     worker.warn_if_unregistered()
     if not as_json and pairs.count != 1:
         counts = f"{written} pairs fused, {failed} failed, in {console.seconds:.1f} s"
-        console.result(f"{counts}; the last is {worker.last}; {worker.with_what}")
+        console.result(f"{counts}{f'; the last is {worker.last}' if written else ''}; {worker.with_what}")
     return 0 if not failed else 1 if written else 2
 
 
