@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..media import StreamPairs, open_pairs
+    from ..media import FilePairs, StreamPairs, open_pairs
     from ..registration import Registration, load_homography
     from ..thermal import check_range
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     fused = _fused_of(args.fused, pairs)
     unit = "frames" if isinstance(pairs, StreamPairs) else "pairs"
     with Console("eval", pairs.count, unit, args.quiet) as console:
-        if pairs.alone:
+        if isinstance(pairs, FilePairs) and pairs.alone:
             names = ", ".join(path.name for path in pairs.alone[:3]) + (", ..." if len(pairs.alone) > 3 else "")
             console.note(f"{len(pairs.alone)} files have no partner of the same stem and are left out: {names}")
         records = []

@@ -95,10 +95,11 @@ def cc(fused: Any, ir: Any, vis: Any) -> float:
 
 
 def cc_uint8(fused: Any, ir: Any, vis: Any) -> float:
-    """:func:`cc` as MATLAB computes it in uint8 arithmetic, 0..1; the LDFusion paper's table holds this one.
+    """:func:`cc` as MATLAB computes it in uint8 arithmetic; the LDFusion paper's table holds this one.
 
     Deviations from the mean are rounded and clipped to 0..255 and their products are clipped to 255, so dark
-    pixels do not count and bright ones count alike. Not comparable with the plain CC.
+    pixels do not count and bright ones count alike. Not comparable with the plain CC: never negative, and above 1
+    for some pictures.
     """
     f, a, b = triple(fused, ir, vis)
     return sum(histograms.correlation_uint8(histograms.joint_histogram(source, f)) for source in (a, b)) / 2
