@@ -11,9 +11,10 @@ __all__ = ["appearance", "degrade"]
 
 
 def appearance(plane: np.ndarray, random: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """Gamma, uneven light, flat shapes, the local equalisation of some thermal cameras; float32 [H,W] in [0, 1] in and out.
+    """Gamma, uneven light, flat shapes, the local equalisation of some thermal cameras.
 
-    The target is made from the result: these are other pictures of the scene, not worse ones.
+    float32 [H,W] in [0, 1] in and out. The target is made from the result: these are other pictures of the scene, not
+    worse ones.
     """
     if random.random() < config.gamma:
         plane = plane ** np.float32(np.exp(random.uniform(-1, 1) * config.gamma_range))

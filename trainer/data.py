@@ -186,7 +186,10 @@ class Batches:
         return Batch(*planes)
 
     def _sample(self, random: np.random.Generator, width: int, height: int) -> tuple[np.ndarray, ...]:
-        ir, vis = crop_pair(self._draw(random), random, width, height, self.config, self.augment)
+        for _ in range(5):  # a crop without content teaches little
+            ir, vis = crop_pair(self._draw(random), random, width, height, self.config, self.augment)
+            if max(ir.std(), vis.std()) > 0.05:
+                break
         if random.random() < self.augment.mix:
             ir, _ = crop_pair(self._draw(random), random, width, height, self.config, self.augment)
         if random.random() < self.augment.negative:

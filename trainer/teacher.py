@@ -35,13 +35,17 @@ class TeacherConfig:
     levels: int = 4
     gain: float = 1.7
     #: gain of the two coarsest levels: raised coarse levels look like halos.
-    coarse_gain: float = 1.45
+    coarse_gain: float = 1.4
     #: activity, in noise floors, at which a coefficient is neither noise nor detail.
     coring: float = 3.5
     #: what is left of a coefficient deep in the noise.
     floor_gain: float = 0.3
     #: the noise floor is taken to be at least this: JPEG blocks and quantisation of a quiet picture.
     least_noise: float = 0.015
+    #: the same in units of the picture's own range [0, 1]: video coding leaves steps of a grey level or two.
+    coding_noise: float = 0.002
+    #: a source of less contrast than this (of [0, 1]) is not raised to the contrast of the other.
+    least_contrast: float = 0.025
     #: activity above which the gain returns to 1.
     strong: float = 1.2
     #: sharpness of the choice between the sources.
@@ -54,7 +58,7 @@ class TeacherConfig:
     hot_lift: float = 0.4
     #: mean and deviation of the finished picture, and where its highlights and shadows start to bend.
     mean: float = 0.47
-    deviation: float = 0.24
+    deviation: float = 0.25
     knee: float = 0.37
 
 
@@ -111,10 +115,14 @@ def pyramid_fusion(ir: Tensor, vis: Tensor, levels: int = 4) -> Tensor:
     return collapse(bands, (base_ir + base_vis) / 2).clamp(0, 1)
 
 
-def standardise(x: Tensor) -> Tensor:
-    """Mean 0 and deviation 1 per picture; a constant picture becomes zeros."""
+def standardise(x: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Mean 0 and deviation 1 per picture, less where the deviation is near ``least`` or under it.
+
+    Returns the picture and what it was divided by, [N,1,1,1].
+    """
     x = x - x.mean((2, 3), keepdim=True)
-    return x / (x.square().mean((2, 3), keepdim=True).sqrt() + 1e-3)
+    scale = (x.square().mean((2, 3), keepdim=True) + least * least).sqrt()
+    return x / scale, scale
 
 
 def _activity(band: Tensor) -> Tensor:
@@ -146,7 +154,8 @@ def teach(ir: Tensor, vis: Tensor, config: TeacherConfig | None = None) -> Tenso
         [N,1,H,W] in [0, 1].
     """
     c = config or TeacherConfig()
-    ir, vis = standardise(ir), standardise(vis)
+    ir, scale_ir = standardise(ir, c.least_contrast)
+    vis, scale_vis = standardise(vis, c.least_contrast)
     # The base: the mean, and where the infrared is hot and brighter than it, towards the infrared.
     mean = (ir + vis) / 2
     hot = torch.sigmoid((ir - c.hot) * 4)
@@ -159,8 +168,8 @@ def teach(ir: Tensor, vis: Tensor, config: TeacherConfig | None = None) -> Tenso
         coarse = level >= len(bands_ir) - 2
         gain, choice = (c.coarse_gain, c.coarse_choice) if coarse else (c.gain, c.choice)
         act_a, act_b = _activity(a), _activity(b)
-        noise_a = _noise_floor(act_a).clamp(min=c.least_noise)
-        noise_b = _noise_floor(act_b).clamp(min=c.least_noise)
+        noise_a = _noise_floor(act_a).clamp(min=c.least_noise).maximum(c.coding_noise / scale_ir)
+        noise_b = _noise_floor(act_b).clamp(min=c.least_noise).maximum(c.coding_noise / scale_vis)
         # What is noise in one source must not win over quiet detail of the other.
         clear_a, clear_b = F.relu(act_a - noise_a) + 1e-4, F.relu(act_b - noise_b) + 1e-4
         share = torch.sigmoid(choice * (clear_a / clear_b).log())
@@ -170,7 +179,7 @@ def teach(ir: Tensor, vis: Tensor, config: TeacherConfig | None = None) -> Tenso
 
 def tone(x: Tensor, config: TeacherConfig) -> Tensor:
     """Set mean and deviation; bend highlights and shadows smoothly into [0, 1] instead of clipping them."""
-    x = standardise(x) * config.deviation
+    x = standardise(x, 0.2)[0] * config.deviation
     knee = config.knee
     for side in (1, -1):
         room = (1 - config.mean if side > 0 else config.mean) - knee
