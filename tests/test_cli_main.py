@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -93,42 +94,48 @@ def test_a_reader_that_leaves_is_no_crash():
         assert process.stderr.read() == "" and process.wait() == 1
 
 
-def test_info_tells_what_a_file_is(models, capsys):
-    assert cli.main(["info", "lite"]) == 0
-    text = capsys.readouterr().out
-    assert "fp16-stored" in text and "0.65 million" in text
-    for file, io in {models / "lite.onnx": "frames", models / "lite.safetensors": "weights"}.items():
-        assert cli.main(["info", str(file), "--json"]) == 0
-        facts = json.loads(capsys.readouterr().out)
-        assert facts["io"] == io and facts["variant"] == "lite" and facts["parameters"] == 652385
-        assert facts["size"] == file.stat().st_size and len(facts["sha256"]) == 64
-
-
-def test_info_says_how_weights_were_trained(models, capsys):
-    cli.main(["info", str(models / "lite.onnx")])
-    assert "by supervision" not in capsys.readouterr().out
-    cli.main(["info", "lite"])
-    assert "pyldfusion import-weights" in capsys.readouterr().out
-
-
-def test_import_weights_makes_what_info_and_fuse_open(tmp_path, capsys):
+@pytest.fixture(scope="module")
+def author_files(tmp_path_factory):
+    """Weight files as the authors publish them, seeded."""
     pytest.importorskip("torch")
     from .author_networks import LDLite, fill, save_author_files
 
-    files = save_author_files(fill(LDLite(), seed=2), tmp_path)
+    return [str(path) for path in save_author_files(fill(LDLite(), seed=2), tmp_path_factory.mktemp("author"))]
+
+
+def test_info_tells_what_the_bundled_model_is(capsys):
+    assert cli.main(["info", "lite"]) == 0
+    text = capsys.readouterr().out
+    assert "fp16-stored" in text and "0.65 million" in text and "pyldfusion import-weights" in text
+    assert cli.main(["info", "lite", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["kind"], facts["variant"], facts["io"]) == ("onnx", "lite", "frames")
+    assert facts["parameters"] == 652385 and facts["metadata"]["clip_trained"] == "no"
+
+
+def test_import_weights_makes_what_info_opens(author_files, tmp_path, capsys):
     out = tmp_path / "ours.safetensors"
-    assert cli.main(["import-weights", *map(str, files), "-o", str(out)]) == 0
-    assert str(out) in capsys.readouterr().out and out.is_file()
-    (tmp_path / "text.pt").write_text("hello")
-    assert cli.main(["import-weights", str(tmp_path / "text.pt"), "-o", str(out)]) == 2
-    assert "text.pt" in capsys.readouterr().err
+    assert cli.main(["import-weights", *author_files, "-o", str(out)]) == 0
+    assert str(out) in capsys.readouterr().out
+    assert cli.main(["info", str(out)]) == 0
+    assert "by supervision" not in capsys.readouterr().out
+    assert cli.main(["info", str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["kind"], facts["io"], facts["parameters"]) == ("safetensors", "weights", 652385)
+    assert facts["size"] == out.stat().st_size and facts["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
 
 
-def test_export_is_the_same_program(models, tmp_path, capsys):
+def test_import_weights_refuses_other_files(tmp_path, capsys):
     pytest.importorskip("torch")
-    weights = str(models / "lite.safetensors")
-    assert cli.main(["export", weights, "-o", str(tmp_path / "none" / "a.onnx")]) == 2
-    assert cli.main(["export", weights, "--presicion", "fp32"]) == 2
+    (tmp_path / "text.pt").write_text("hello")
+    assert cli.main(["import-weights", str(tmp_path / "text.pt"), "-o", str(tmp_path / "a.safetensors")]) == 2
+    assert "text.pt" in capsys.readouterr().err and not (tmp_path / "a.safetensors").exists()
+
+
+def test_export_is_the_same_program(tmp_path, capsys):
+    pytest.importorskip("torch")
+    assert cli.main(["export", "lite", "-o", str(tmp_path / "none" / "a.onnx")]) == 2
+    assert cli.main(["export", "lite", "--presicion", "fp32"]) == 2
     assert "did you mean '--precision'?" in capsys.readouterr().err
 
 
