@@ -101,26 +101,27 @@ def visual_fidelity(fused: Grey, ir: Grey, vis: Grey) -> float:
 def _information(window: Window, fused: Plane, ir: Plane, vis: Plane) -> tuple[float, float]:
     """Visual information at one scale: what the fused picture keeps of its sources, and what they hold."""
     f, a, b = (window.local(picture) for picture in (fused, ir, vis))
-    gain, residual = _transfer(window, a, f)
-    other_gain, other_residual = _transfer(window, b, f)
+    gain, covariance = _gain(window, a, f)
+    other_gain, other_covariance = _gain(window, b, f)
     second = other_gain <= gain
     np.copyto(gain, other_gain, where=second)
-    np.copyto(residual, other_residual, where=second)
+    np.copyto(covariance, other_covariance, where=second)
     variance = np.where(second, b.variance, a.variance)
-    variance[variance < _FLAT] = 0
+    variance *= variance >= _FLAT
+    residual = np.maximum(f.variance - gain * covariance, _FLAT)
     kept = np.log(1 + gain * gain * variance / (residual + _VIFF_NOISE)).sum()
     held = np.log(1 + variance / _VIFF_NOISE).sum()
     floor = _VIFF_C * variance.size
     return float(kept) / log(10) + floor, float(held) / log(10) + floor
 
 
-def _transfer(window: Window, source: Local, fused: Local) -> tuple[Plane, Plane]:
-    """Model ``fused`` as gain * source + residual: the gain and the residual's variance.
+def _gain(window: Window, source: Local, fused: Local) -> tuple[Plane, Plane]:
+    """The gain of the model ``fused = gain * source + residual``, and the covariance it comes from.
 
     The definition's rules for flat and reversed areas all come down to a gain of 0, which leaves the fused
-    picture's own variance as residual.
+    picture's own variance as the residual's.
     """
     covariance = window.covariance(source, fused)
-    gain = covariance / (source.variance + _FLAT)
-    gain[(gain < 0) | (source.variance < _FLAT) | (fused.variance < _FLAT)] = 0
-    return gain, np.maximum(fused.variance - gain * covariance, _FLAT)
+    gain = np.maximum(covariance / (source.variance + _FLAT), 0)
+    gain *= (source.variance >= _FLAT) & (fused.variance >= _FLAT)
+    return gain, covariance
