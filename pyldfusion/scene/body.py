@@ -85,8 +85,16 @@ def draw_car(camera: Camera, car: Car, at: Stance, climate: Climate, rays: Rays,
 
 
 def _loft(
-    shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate, rays: Rays, local: tuple[Array, Array, Array],
-    world: tuple[Array, Array, Array, Array], parts: Array, labels: list[str],
+    shape: Shape,
+    camera: Camera,
+    car: Car,
+    at: Stance,
+    climate: Climate,
+    rays: Rays,
+    local: tuple[Array, Array, Array],
+    world: tuple[Array, Array, Array, Array],
+    parts: Array,
+    labels: list[str],
 ) -> None:
     """The bands between outlines, quad by quad from far to near."""
     side, up, ahead = local
@@ -115,8 +123,17 @@ def _loft(
 
 
 def _materials(
-    car: Car, climate: Climate, rays: Rays, normal: Array, view: Array, facing: Array, y: Array, side: Array,
-    ahead: Array, parts: Array, labels: list[str],
+    car: Car,
+    climate: Climate,
+    rays: Rays,
+    normal: Array,
+    view: Array,
+    facing: Array,
+    y: Array,
+    side: Array,
+    ahead: Array,
+    parts: Array,
+    labels: list[str],
 ) -> Array:
     """[bands, n, 4] of radiance and temperature: the paint mirrors the sky in both, glass more so."""
     length = RINGS[car.shape][2][2]
@@ -223,8 +240,12 @@ def _wheels(shape: Shape, camera: Camera, car: Car, at: Stance, climate: Climate
     hub = warm + (6.0 if car.running and car.speed else 0.3)
     for ends in (rear, front):
         for size, inset, value in (
-            (1.17, 0.0, (0.0008, 0.0008, 0.0008, warm + 1.0)), (1.0, 0.01, (*tyre, warm)), (0.66, 0.015, (*rim, hub)),
-            (0.56, 0.02, (*(0.35 * np.array(rim)), hub + 2.0)), (0.5, 0.02, None), (0.16, 0.02, (*rim, hub)),
+            (1.17, 0.0, (0.0008, 0.0008, 0.0008, warm + 1.0)),
+            (1.0, 0.01, (*tyre, warm)),
+            (0.66, 0.015, (*rim, hub)),
+            (0.56, 0.02, (*(0.35 * np.array(rim)), hub + 2.0)),
+            (0.5, 0.02, None),
+            (0.16, 0.02, (*rim, hub)),
         ):
             if value is None:
                 _spokes(shape, camera, at, sign * half, ends, radius, (*rim, hub))

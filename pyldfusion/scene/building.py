@@ -104,13 +104,26 @@ def _roof(surfaces: Surfaces, block: Block, climate: Climate, zs: tuple[float, f
     albedo = bgr(0.07, 0.08, 0.11) * (1 + 0.15 * mottle - 0.4 * course)[..., None]
     norm = (1 + k * k) ** 0.5
     surfaces.paint(
-        rows, columns, mask, z=z, normal=(-block.side * k / norm, 1 / norm, 0), albedo=albedo,
+        rows,
+        columns,
+        mask,
+        z=z,
+        normal=(-block.side * k / norm, 1 / norm, 0),
+        albedo=albedo,
         heat=climate.air - 2.5 + 0.4 * mottle + 0.4 * block.warmth,
     )
 
 
 def _facade(
-    block: Block, climate: Climate, along: Array, y: Array, fine_a: Any, fine_y: Any, *, length: float, shop: bool,
+    block: Block,
+    climate: Climate,
+    along: Array,
+    y: Array,
+    fine_a: Any,
+    fine_y: Any,
+    *,
+    length: float,
+    shop: bool,
     shift: int = 0,
 ) -> tuple[Array, Array, Array]:
     """Reflectance, emission and temperature at ``along`` the wall and ``y`` over the ground (metres, [h,w])."""
@@ -151,8 +164,19 @@ def _facade(
 
 
 def _windows(
-    block: Block, climate: Climate, pitch: float, along: Array, y: Array, fine_a: Array, fine_y: Array, shop: bool,
-    whim: Array, seed: int, albedo: Array, glow: Array, heat: Array,
+    block: Block,
+    climate: Climate,
+    pitch: float,
+    along: Array,
+    y: Array,
+    fine_a: Array,
+    fine_y: Array,
+    shop: bool,
+    whim: Array,
+    seed: int,
+    albedo: Array,
+    glow: Array,
+    heat: Array,
 ) -> None:
     """Set windows and shop fronts into a facade, in place."""
     column, row = np.floor(along / pitch), np.floor(y / block.floor)
@@ -170,7 +194,7 @@ def _windows(
     half_a = np.where(door, 0.55, half_a)
     b = np.where(door, b + 0.18 * block.floor, b)
     fits = (row >= 0) & (y < block.height - 0.5) & ((row + 1) * block.floor < block.height + 0.2)
-    fits &= (whim[(i + 5) % 64, (j + 3) % 64] > 0.06)
+    fits &= whim[(i + 5) % 64, (j + 3) % 64] > 0.06
 
     frame = ramp(half_a + 0.09 - np.abs(a), fine_a) * ramp(half_b + 0.09 - np.abs(b), fine_y) * fits
     pane = ramp(half_a - np.abs(a), fine_a) * ramp(half_b - np.abs(b), fine_y) * fits

@@ -44,7 +44,11 @@ class Camera:
     def scaled(self, factor: int) -> Camera:
         """The same view with ``factor`` times the pixels a side."""
         return Camera(
-            self.width * factor, self.height * factor, self.focal * factor, self.cx * factor, self.horizon * factor,
+            self.width * factor,
+            self.height * factor,
+            self.focal * factor,
+            self.cx * factor,
+            self.horizon * factor,
             self.eye,
         )
 

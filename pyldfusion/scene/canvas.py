@@ -137,9 +137,7 @@ class Shape:
         return Patch(self.x0, self.y0, mixed / np.maximum(alpha, 1e-4)[..., None], alpha)
 
 
-def darken(
-    canvas: Array, camera: Camera, x: Any, z: Any, *, soft: float, depth: float, warmth: float = 0.0
-) -> None:
+def darken(canvas: Array, camera: Camera, x: Any, z: Any, *, soft: float, depth: float, warmth: float = 0.0) -> None:
     """A soft shadow on the ground, in place: the convex outline ``x``, ``z`` (metres), ``depth`` in [0, 1].
 
     ``soft`` is the width of its edge in metres; ``warmth`` (kelvin) is added to the ground there.

@@ -110,8 +110,14 @@ def _limbs(walker: Walker, pose: Pose) -> list[_Limb]:
     chest = joint(0, shoulder - 0.085 * h, 0)
     add(joint(0, hip - 0.035 * h, 0), chest, wide * 0.88, wide * 0.98, "jacket", -0.06, cut=True)
     for side in (-1, 1):
-        add(joint(side * 0.012 * h, shoulder + 0.006 * h, 0), joint(side * 0.098 * h * build, shoulder - 0.030 * h, 0),
-            0.030 * h, 0.034 * h * build, "jacket", -0.061)
+        add(
+            joint(side * 0.012 * h, shoulder + 0.006 * h, 0),
+            joint(side * 0.098 * h * build, shoulder - 0.030 * h, 0),
+            0.030 * h,
+            0.034 * h * build,
+            "jacket",
+            -0.061,
+        )
     add(joint(0, hip - 0.01 * h, 0), joint(0, hip + 0.02 * h, 0), wide * 0.93, wide * 0.9, "trousers", 0.001)
     if walker.coat:
         add(joint(0, 0.30 * h, 0), joint(0, hip + 0.05 * h, 0.0), wide * 1.08, wide * 0.93, "jacket", -0.10, cut=True)
@@ -129,7 +135,14 @@ class _Figure:
     """The patch under construction."""
 
     def __init__(
-        self, walker: Walker, climate: Climate, rays: Rays, scale: float, u: float, v: float, shape: tuple[int, int],
+        self,
+        walker: Walker,
+        climate: Climate,
+        rays: Rays,
+        scale: float,
+        u: float,
+        v: float,
+        shape: tuple[int, int],
         heading: float,
     ) -> None:
         self.walker, self.climate, self.rays = walker, climate, rays

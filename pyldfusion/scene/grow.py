@@ -138,8 +138,14 @@ def _limbs(tree: Grown, bark: Array, segments: list[Segment]) -> None:
 
 
 def _clump(
-    tree: Grown, rng: np.random.Generator, centre: tuple[float, float], radius: float, count: float, colour: Array,
-    size: float, front: float,
+    tree: Grown,
+    rng: np.random.Generator,
+    centre: tuple[float, float],
+    radius: float,
+    count: float,
+    colour: Array,
+    size: float,
+    front: float,
 ) -> None:
     """A ball of leaves, brighter on top, with some colour of its own each; lower ones lie over upper ones."""
     n = max(int(count), 1)

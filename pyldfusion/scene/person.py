@@ -14,9 +14,18 @@ __all__ = ["Pose", "Walker", "plan_people"]
 
 Colour = tuple[float, float, float]
 CLOTH: tuple[Colour, ...] = (
-    (0.02, 0.02, 0.02), (0.05, 0.045, 0.04), (0.10, 0.05, 0.03), (0.16, 0.12, 0.10), (0.05, 0.05, 0.22),
-    (0.06, 0.16, 0.30), (0.30, 0.32, 0.33), (0.05, 0.12, 0.06), (0.30, 0.16, 0.06), (0.50, 0.52, 0.52),
-    (0.04, 0.30, 0.45), (0.10, 0.08, 0.16),
+    (0.02, 0.02, 0.02),
+    (0.05, 0.045, 0.04),
+    (0.10, 0.05, 0.03),
+    (0.16, 0.12, 0.10),
+    (0.05, 0.05, 0.22),
+    (0.06, 0.16, 0.30),
+    (0.30, 0.32, 0.33),
+    (0.05, 0.12, 0.06),
+    (0.30, 0.16, 0.06),
+    (0.50, 0.52, 0.52),
+    (0.04, 0.30, 0.45),
+    (0.10, 0.08, 0.16),
 )
 SKIN: tuple[Colour, ...] = ((0.28, 0.38, 0.58), (0.20, 0.28, 0.46), (0.10, 0.16, 0.30), (0.05, 0.08, 0.15))
 HAIR: tuple[Colour, ...] = ((0.012, 0.012, 0.014), (0.02, 0.03, 0.05), (0.05, 0.10, 0.18), (0.16, 0.17, 0.18))
@@ -116,13 +125,28 @@ def plan_people(
         def colour(palette: tuple[Colour, ...]) -> Colour:
             base = np.array(palette[int(rng.integers(len(palette)))]) * rng.uniform(0.7, 1.25)
             return float(base[0]), float(base[1]), float(base[2])
+
         people.append(
             Walker(
-                x=x, z=z, reach=reach, speed=speed, start=pick(rng, (0, 60)), height=pick(rng, (1.56, 1.9)),
-                build=pick(rng, (0.9, 1.2)), jacket=colour(CLOTH), trousers=colour(CLOTH[:9]), skin=colour(SKIN),
-                hair=colour(HAIR), coat=bool(rng.random() < 0.3), pattern=int(rng.integers(4)),
-                pack=bool(rng.random() < 0.25), bag=bool(rng.random() < 0.3), hat=bool(rng.random() < 0.2),
-                glasses=bool(rng.random() < 0.2), warmth=pick(rng, (0.75, 1.25)), seed=int(rng.integers(1 << 20)),
+                x=x,
+                z=z,
+                reach=reach,
+                speed=speed,
+                start=pick(rng, (0, 60)),
+                height=pick(rng, (1.56, 1.9)),
+                build=pick(rng, (0.9, 1.2)),
+                jacket=colour(CLOTH),
+                trousers=colour(CLOTH[:9]),
+                skin=colour(SKIN),
+                hair=colour(HAIR),
+                coat=bool(rng.random() < 0.3),
+                pattern=int(rng.integers(4)),
+                pack=bool(rng.random() < 0.25),
+                bag=bool(rng.random() < 0.3),
+                hat=bool(rng.random() < 0.2),
+                glasses=bool(rng.random() < 0.2),
+                warmth=pick(rng, (0.75, 1.25)),
+                seed=int(rng.integers(1 << 20)),
                 facing=pick(rng, (0, 6.28)),
             )
         )

@@ -137,10 +137,16 @@ def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
     rng = np.random.default_rng([seed, 11])
     camera = _camera(rng, size)
     climate = Climate(
-        air=pick(rng, kind.air), road=pick(rng, kind.road), wall=pick(rng, kind.wall), sky=pick(rng, kind.sky),
-        fog=pick(rng, kind.fog), exposure=pick(rng, kind.exposure), lit=pick(rng, kind.lit),
+        air=pick(rng, kind.air),
+        road=pick(rng, kind.road),
+        wall=pick(rng, kind.wall),
+        sky=pick(rng, kind.sky),
+        fog=pick(rng, kind.fog),
+        exposure=pick(rng, kind.exposure),
+        lit=pick(rng, kind.lit),
         wet=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.3 and not kind.sun[1] else 0.0,
-        dim=float(rng.uniform(0.45, 1.4)), lamps=kind.lamps,
+        dim=float(rng.uniform(0.45, 1.4)),
+        lamps=kind.lamps,
         ego=kind.lamps and camera.eye < 2.2 and bool(rng.random() < 0.6),
     )
     lanes = int(rng.choice([2, 2, 2, 3, 4]))
@@ -195,13 +201,20 @@ def _row(rng: np.random.Generator, side: int, road: Road, urban: float) -> list[
             height = max(1, round(tall * pick(rng, (0.6, 1.35)) / floor)) * floor + 0.9
             blocks.append(
                 Block(
-                    side=side, x=x, z0=z, z1=z + length, height=height, style=style,
-                    colour=(float(base[0]), float(base[1]), float(base[2])), floor=floor,
+                    side=side,
+                    x=x,
+                    z0=z,
+                    z1=z + length,
+                    height=height,
+                    style=style,
+                    colour=(float(base[0]), float(base[1]), float(base[2])),
+                    floor=floor,
                     pitch=pick(rng, (1.9, 3.8)) if style != "glass" else pick(rng, (1.2, 1.8)),
                     window=(pick(rng, (0.36, 0.6)), pick(rng, (0.42, 0.62))) if style != "glass" else (0.9, 0.82),
                     shop=bool(rng.random() < 0.4),
                     roof=pick(rng, (1.6, 3.2)) if rng.random() < 0.5 and height < 12 else 0.0,
-                    warmth=pick(rng, (-0.8, 1.6)), seed=int(rng.integers(1 << 30)),
+                    warmth=pick(rng, (-0.8, 1.6)),
+                    seed=int(rng.integers(1 << 30)),
                 )
             )
         z += length + (0.0 if rng.random() < 0.55 else pick(rng, (2, 14)))
@@ -221,8 +234,13 @@ def _trees(rng: np.random.Generator, road: Road, urban: float) -> list[Tree]:
         while z < 110:
             jitter = pick(rng, (-0.5, 0.5))
             trees.append(
-                Tree(side * offset + jitter + road.axis(z), z, size * pick(rng, (0.75, 1.2)), species,
-                     int(rng.integers(1 << 30)))
+                Tree(
+                    side * offset + jitter + road.axis(z),
+                    z,
+                    size * pick(rng, (0.75, 1.2)),
+                    species,
+                    int(rng.integers(1 << 30)),
+                )
             )
             z += step * pick(rng, (0.7, 1.5))
     for side in (-1, 1):
@@ -266,8 +284,14 @@ def _posts(rng: np.random.Generator, road: Road) -> list[Post]:
         while z < 140:
             reach = 1.0 if smoothstep(0, 1, rng.random()) > 0.06 else 0.0  # here and there one is broken
             posts.append(
-                Post(side * (road.half + 0.75) + road.axis(z), z, height, -side * 1.7, colour,
-                     reach * strength * height * height)
+                Post(
+                    side * (road.half + 0.75) + road.axis(z),
+                    z,
+                    height,
+                    -side * 1.7,
+                    colour,
+                    reach * strength * height * height,
+                )
             )
             z += step
     return posts

@@ -143,9 +143,14 @@ class Scene:
         low, high, gamma = self._backdrop.gain(rng, plan.climate)
         shape = (self.size[1], self.size[0])
         self._thermal = sensor.Thermal(
-            bits=self.bits, low=low, high=high, gamma=gamma, noise=_amount("ir_noise", ir_noise),
+            bits=self.bits,
+            low=low,
+            high=high,
+            gamma=gamma,
+            noise=_amount("ir_noise", ir_noise),
             pattern=sensor.fixed_pattern(shape, np.random.default_rng([self.seed, 43])),
-            offset=_offset("ir_offset", ir_offset), blur=_amount("ir_blur", ir_blur),
+            offset=_offset("ir_offset", ir_offset),
+            blur=_amount("ir_blur", ir_blur),
         )
 
     def render(self, t: float = 0.0) -> Frame:

@@ -62,8 +62,13 @@ def _horizon(
 
     hills = 0.03 + 0.02 * fbm(east, one, frequency=1.3, octaves=5, gain=0.5, seed=seed + 1)
     surfaces.paint(
-        rows, slice(None), up < hills * rng.uniform(0.5, 1.8), z=900.0, normal=(0, 0.5, -0.8),
-        albedo=np.array([0.05, 0.06, 0.05], np.float32), heat=climate.air - 1.5,
+        rows,
+        slice(None),
+        up < hills * rng.uniform(0.5, 1.8),
+        z=900.0,
+        normal=(0, 0.5, -0.8),
+        albedo=np.array([0.05, 0.06, 0.05], np.float32),
+        heat=climate.air - 1.5,
     )
     town = rng.random() < 0.6
     if town:
@@ -78,8 +83,13 @@ def _horizon(
         on = hole & (dots < climate.lit * 1.2)
         warm = np.array([0.35, 0.68, 1.0], np.float32) * 0.55
         surfaces.paint(
-            rows, slice(None), (up < tall) & (up > 0), z=420.0, normal=(0, 0.1, -1),
-            albedo=(0.10 + 0.16 * whim[k % 64, 1])[..., None] * (1 - 0.45 * hole[..., None]), glow=on[..., None] * warm,
+            rows,
+            slice(None),
+            (up < tall) & (up > 0),
+            z=420.0,
+            normal=(0, 0.1, -1),
+            albedo=(0.10 + 0.16 * whim[k % 64, 1])[..., None] * (1 - 0.45 * hole[..., None]),
+            glow=on[..., None] * warm,
             heat=climate.air + 0.4 * climate.wall + 1.2 * whim[k % 64, 2] + 0.6 * hole - 0.3,
         )
     wood = 0.022 + 0.011 * fbm(east, one, pixel, frequency=9, octaves=6, gain=0.62, seed=seed + 4)

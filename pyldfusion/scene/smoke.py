@@ -47,11 +47,17 @@ def plan_smoke(rng: np.random.Generator, road: Road, count: int, thick: tuple[fl
         bank = count > 1 and (k == 0 or rng.random() < 0.6)
         plumes.append(
             Plume(
-                x=pick(rng, (-1, 1)) * (road.half + 3) + road.axis(z), z=z,
+                x=pick(rng, (-1, 1)) * (road.half + 3) + road.axis(z),
+                z=z,
                 height=pick(rng, (2.5, 6.0)) if bank else pick(rng, (5, 12)),
-                width=pick(rng, (9, 26)) if bank else pick(rng, (0.5, 1.4)), wind=pick(rng, (-1.6, 1.6)),
-                rise=pick(rng, (0.1, 0.3)) if bank else pick(rng, (0.9, 2.0)), thick=pick(rng, thick),
-                white=pick(rng, (0.45, 0.9)), warmth=pick(rng, (0.5, 4)), bank=bank, seed=int(rng.integers(1 << 20)),
+                width=pick(rng, (9, 26)) if bank else pick(rng, (0.5, 1.4)),
+                wind=pick(rng, (-1.6, 1.6)),
+                rise=pick(rng, (0.1, 0.3)) if bank else pick(rng, (0.9, 2.0)),
+                thick=pick(rng, thick),
+                white=pick(rng, (0.45, 0.9)),
+                warmth=pick(rng, (0.5, 4)),
+                bank=bank,
+                seed=int(rng.integers(1 << 20)),
             )
         )
     return tuple(plumes)

@@ -58,7 +58,10 @@ class Surfaces:
         where = np.broadcast_to(mask, self.heat[rows, columns].shape)
         deep = where[..., None]
         for target, value, cover in (
-            (self.z, z, where), (self.normal, normal, deep), (self.albedo, albedo, deep), (self.heat, heat, where),
+            (self.z, z, where),
+            (self.normal, normal, deep),
+            (self.albedo, albedo, deep),
+            (self.heat, heat, where),
             (self.glow, 0.0 if glow is None else glow, deep),
         ):
             np.copyto(target[rows, columns], np.asarray(value, np.float32), where=cover)

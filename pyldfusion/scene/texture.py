@@ -18,6 +18,7 @@ __all__ = ["Array", "bgr", "fbm", "hash_table", "ramp", "sample", "smoothstep", 
 #: float32 unless said otherwise.
 Array = NDArray[Any]
 
+
 def bgr(blue: float, green: float, red: float) -> Array:
     """A linear colour as an array [3]."""
     return np.array([blue, green, red], np.float32)
