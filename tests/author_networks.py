@@ -6,6 +6,7 @@ a batch norm), the authors' names, the same function.
 
 from __future__ import annotations
 
+import itertools
 from zlib import crc32
 
 import numpy as np
@@ -62,7 +63,7 @@ def content_encoder(widths: list[int]) -> nn.Module:
         nn.InstanceNorm2d(widths[0]),
         nn.ReLU(),
     ]
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Conv2d(a, b, 4, 2, 1), nn.InstanceNorm2d(b), nn.ReLU()]
     layers += [ResBlock(widths[-1], nn.InstanceNorm2d), ResBlock(widths[-1], nn.InstanceNorm2d)]
     return Wrapped(layers)
@@ -87,7 +88,7 @@ def style_encoder() -> nn.Module:
 
 def up_layers(widths: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.ConvTranspose2d(a, b, 5, 2), LayerNorm(b), nn.ReLU()]
     return nn.Sequential(*layers, nn.ReflectionPad2d(3), nn.Conv2d(widths[-1], 1, 7))
 

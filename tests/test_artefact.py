@@ -140,7 +140,7 @@ def test_paths_that_are_refused(tmp_path):
     (tmp_path / "weights.pt").write_bytes(b"x")
     with pytest.raises(ArtefactError, match=r"unknown kind.*\.safetensors"):
         open_artefact(tmp_path / "weights.pt")
-    with pytest.raises(ArtefactError, match="ends in .safetensors"):
+    with pytest.raises(ArtefactError, match=r"ends in \.safetensors"):
         save_weights({}, tmp_path / "w.pt", {})
 
 
