@@ -298,8 +298,8 @@ def test_ctrl_c_leaves_whole_files(folder):
     command = [sys.executable, "-m", "pyldfusion", "fuse", "ir", "vis", "out", *MODEL]
     package = Path(cli.__file__).parents[2]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": package}) as run:
-        deadline = time.monotonic() + 60
-        while not list(Path("out").glob("*.png")) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 300
+        while not list(Path("out").glob("*.png")) and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
         said = run.stderr.read()
