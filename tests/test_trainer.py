@@ -76,7 +76,8 @@ def run(folder: Path, out: Path, config: Config, resume: bool = False, **more) -
 
 def losses(out: Path) -> list[float]:
     with (out / "log.csv").open(newline="") as file:
-        return [sum(float(row[part]) for part in ("pixel", "gradient", "structure")) for row in csv.DictReader(file)]
+        parts = ("pixel", "gradient", "grid", "structure")
+        return [sum(float(row[part]) for part in parts) for row in csv.DictReader(file)]
 
 
 class TestConfig:

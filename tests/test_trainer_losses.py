@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 ndimage = pytest.importorskip("scipy.ndimage")
 
-from trainer.losses import gradient_loss, gradients, pixel_loss, structure_loss  # noqa: E402
+from trainer.losses import gradient_loss, gradients, grid_loss, pixel_loss, structure_loss  # noqa: E402
 
 
 def pair(shape=(2, 1, 29, 41)):
@@ -48,6 +48,22 @@ def test_gradient_loss_does_not_overlook_a_checkerboard():
     assert float(gradients(board).abs().max()) < 1e-6
     assert float(gradient_loss(board, flat)) > 0.1
     assert float(gradient_loss(flat + 0.2, flat)) < 1e-6
+
+
+def test_grid_loss_sees_what_repeats_and_nothing_else():
+    random = torch.Generator().manual_seed(0)
+    flat = torch.full((1, 1, 96, 96), 0.5)
+    dots = flat.clone()
+    dots[..., ::8, ::8] += 0.1
+    # one phase of 64 is off by 0.1: its deviation from the phases' mean, and the mean's from the other 63
+    assert float(grid_loss(dots, flat)) == pytest.approx((0.1 * 63 / 64 + 63 * 0.1 / 64) / 64, rel=1e-4)
+    once = flat.clone()
+    once[..., 40, 40] += 0.1
+    assert float(grid_loss(once, flat)) < float(grid_loss(dots, flat)) / 10
+    assert float(grid_loss(flat + 0.1, flat)) < 1e-6
+    noise = flat + 0.1 * (torch.rand(1, 1, 96, 96, generator=random) - 0.5)
+    assert float(grid_loss(noise, flat)) < 0.3 * float(pixel_loss(noise, flat))
+    assert float(grid_loss(dots[..., :32, :], flat[..., :32, :])) == 0  # fewer than five cells
 
 
 def test_structure_loss_is_one_minus_ssim():

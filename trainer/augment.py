@@ -71,7 +71,7 @@ def _paste(plane: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def _noise(shape: tuple[int, ...], random: np.random.Generator, most: float) -> np.ndarray:
     """Sensor noise: white, sometimes grainy (as after a camera's own filter), sometimes in columns."""
-    strength = most * random.random() ** 2 * (3 if random.random() < 0.15 else 1)
+    strength = most * random.random() ** 1.5 * (3 if random.random() < 0.15 else 1)
     noise = random.standard_normal(shape, np.float32)
     kind = random.random()
     if kind < 0.4:

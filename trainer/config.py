@@ -82,8 +82,8 @@ class AugmentConfig:
     #: only the network sees these: the target is made from the clean crop.
     contrast: float = 0.5
     least_contrast: float = 0.3
-    noise: float = 0.4
-    noise_range: float = 0.02
+    noise: float = 0.5
+    noise_range: float = 0.025
     blur: float = 0.1
     jpeg: float = 0.25
     useless: float = 0.04
@@ -96,6 +96,7 @@ class LossConfig:
     pixel: float = 1.0
     gradient: float = 1.0
     structure: float = 0.3
+    grid: float = 3.0
 
 
 @dataclass(frozen=True)

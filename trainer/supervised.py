@@ -9,7 +9,7 @@ from pyldfusion.generator import Generator
 
 from .config import Config
 from .data import Batch
-from .losses import gradient_loss, pixel_loss, structure_loss
+from .losses import gradient_loss, grid_loss, pixel_loss, structure_loss
 from .teacher import teach
 
 __all__ = ["Supervised"]
@@ -32,5 +32,6 @@ class Supervised:
         return {
             "pixel": self.loss.pixel * pixel_loss(fused, target),
             "gradient": self.loss.gradient * gradient_loss(fused, target),
+            "grid": self.loss.grid * grid_loss(fused, target),
             "structure": self.loss.structure * structure_loss(fused, target),
         }
