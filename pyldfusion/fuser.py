@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import os
 import threading
 import warnings
@@ -170,11 +171,9 @@ class Fuser:
         Raises:
             InputError: no frames, or numbers, shapes or dtypes that differ; and as in :meth:`fuse`.
         """
-        irs, viss = list(irs), list(viss)
+        irs, viss = _frames("irs", irs), _frames("viss", viss)
         if not irs or len(irs) != len(viss):
-            raise InputError(
-                f"irs has {len(irs)} frames and viss has {len(viss)}; expected equally many, at least one"
-            )
+            raise InputError(f"irs has {len(irs)} frames and viss has {len(viss)}; expected equally many, at least one")
         batch = self._open().batch
         results: list[NDArray[Any]] = []
         for start in range(0, len(irs), batch):
@@ -202,10 +201,15 @@ class Fuser:
         Raises:
             InputError: sizes that cannot be.
         """
-        width, height = size
-        if min(width, height) < MIN_SIDE or batch < 1:
+        try:
+            width, height = (operator.index(side) for side in size)
+            possible = min(width, height) >= MIN_SIDE and operator.index(batch) >= 1
+        except (TypeError, ValueError):
+            possible = False
+        if not possible:
             raise InputError(
-                f"size is {width}x{height} and batch is {batch}; expected at least {MIN_SIDE}x{MIN_SIDE} and 1"
+                f"size is {size!r} and batch is {batch!r}; expected (width, height) of at least {MIN_SIDE} each, and "
+                "a batch of at least 1"
             )
         ir = np.zeros((height, width), np.uint8)
         vis = np.zeros((height, width, 3), np.uint8)
@@ -259,6 +263,15 @@ class Fuser:
         self._open()
         with self._lock:
             return self._open().run(ir, vis)
+
+
+def _frames(name: str, frames: Any) -> list[Any]:
+    try:
+        return list(frames)
+    except TypeError as error:
+        raise InputError(
+            f"{name} is a {type(frames).__name__}; expected a list of frames or an array [N,...]"
+        ) from error
 
 
 def _default_model(device: str | None, engine: str | None) -> tuple[str, str]:

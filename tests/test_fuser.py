@@ -14,15 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import pyldfusion
 from pyldfusion import Fuser, fuser
-from pyldfusion.artefact import WEIGHTS
+from pyldfusion.artefact import BUNDLED, WEIGHTS
 from pyldfusion.errors import ArtefactError, DtypeError, EngineError, InputError, PyldfusionError
 
 from .test_image import DTYPES, in_levels, random_frame
 
 H, W = 50, 67
-needs_bundled = pytest.mark.skipif(not (WEIGHTS / "lite.onnx").exists(), reason="no bundled weights in this checkout")
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +234,11 @@ class TestBatch:
         with pytest.raises(InputError, match=words):
             lite.fuse_batch([np.zeros(s, np.uint8) for s in irs], [np.zeros(s, np.uint8) for s in viss])
 
+    @pytest.mark.parametrize("irs", [None, 3, np.uint8(4)])
+    def test_what_is_not_several_frames(self, lite, irs):
+        with pytest.raises(InputError, match=r"irs is a .*expected a list of frames"):
+            lite.fuse_batch(irs, [np.zeros((20, 20), np.uint8)])
+
 
 class TestLife:
     """Opening, asking, closing, sharing."""
@@ -266,8 +269,8 @@ class TestLife:
         monkeypatch.setattr(lite._engine, "run", lambda ir, vis: seen.append(vis.shape) or run(ir, vis))
         lite.warmup((48, 32), batch=2)
         assert seen == [(1, 32, 48, 3)] * 2
-        for size, batch in (((8, 32), 1), ((48, 32), 0)):
-            with pytest.raises(InputError, match="expected at least 16x16"):
+        for size, batch in (((8, 32), 1), ((48, 32), 0), (48, 1), ((48.0, 32), 1), ("ab", 1), ((48, 32), None)):
+            with pytest.raises(InputError, match=r"expected \(width, height\) of at least 16"):
                 lite.warmup(size, batch)
 
     def test_many_threads_share_one(self, models):
@@ -354,15 +357,16 @@ class TestLife:
             Fuser(**options)
         assert opened == [model]
 
-    @needs_bundled
-    def test_the_bundled_models_fuse_and_say_which(self, pair, caplog):
-        with caplog.at_level(logging.INFO, "pyldfusion"), Fuser(device="cpu") as opened:
-            assert opened.info["model"] == "lite" and "CPU" in opened.info["model_chosen"]
+    @pytest.mark.parametrize("model", BUNDLED)
+    def test_the_bundled_models_fuse_and_say_which(self, pair, caplog, model):
+        if not (WEIGHTS / f"{model}.onnx").exists():
+            pytest.skip(f"no {model}.onnx in this checkout")
+        path = None if model == "lite" else model  # the default on a CPU is lite
+        with caplog.at_level(logging.INFO, "pyldfusion"), Fuser(path, device="cpu") as opened:
+            assert opened.info["model"] == opened.info["variant"] == model
             assert opened.fuse(*pair).shape == (H, W, 3)
-        assert "lite" in caplog.text and opened.info["engine"] in caplog.text
-        with pyldfusion.Fuser("full", device="cpu") as opened:
-            assert opened.info["variant"] == "full"
-            assert opened.fuse(*pair).shape == (H, W, 3)
+        assert model in caplog.text and opened.info["engine"] in caplog.text
+        assert path is not None or "CPU" in opened.info["model_chosen"]
 
 
 anything = st.sampled_from(

@@ -165,9 +165,7 @@ def check_signature(
             )
 
 
-def choose(
-    artefact: Artefact, device: str | None, engine: str | None, precision: str | None
-) -> tuple[str, str, str]:
+def choose(artefact: Artefact, device: str | None, engine: str | None, precision: str | None) -> tuple[str, str, str]:
     """Engine, precision and device that :func:`open_engine` would use, by its rules and with its errors."""
     if engine is not None:
         engine, precision = _parse_engine(engine, precision)
@@ -180,9 +178,7 @@ def choose(
             "open the .onnx or .safetensors file it was made from"
         )
     if engine is not None and engine not in fitting:
-        raise InputError(
-            f"engine {engine!r} does not open {artefact.path.suffix} files; {', '.join(fitting)} would"
-        )
+        raise InputError(f"engine {engine!r} does not open {artefact.path.suffix} files; {', '.join(fitting)} would")
     if engine is not None and not installed(engine):
         raise DependencyError(f"engine {engine!r} is not installed: {RUNTIMES[engine].install}")
     device = _choose_device(device, engine)

@@ -53,7 +53,12 @@ class OnnxRuntimeEngine:
         # Patterns of memory per shape are no faster here and take 40 % more (lite, 640x480: 480 against 345 MB).
         options.enable_mem_pattern = False
         try:
-            self._session = self._runtime.InferenceSession(artefact.path, options, ["CPUExecutionProvider"])
+            self._session = self._runtime.InferenceSession(
+                artefact.path,
+                options,
+                ["CPUExecutionProvider"],
+                enable_fallback=0,  # would print, and fail a second time
+            )
         except Exception as error:  # the binding's own exceptions have no common public base
             raise ArtefactError(f"{artefact.path} is not a model that ONNX Runtime loads: {error}") from error
         check_signature(

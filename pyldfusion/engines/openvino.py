@@ -53,9 +53,10 @@ class OpenVinoEngine:
     name = "openvino"
     device = "cpu"
     batch = 1
-    #: Bounds of what is kept compiled besides the newest: shapes, and pixels of all of them together.
+    #: Bounds of what is kept compiled: shapes, and pixels of all of them together (at most 650 bytes each, for the
+    #: full network in float32). The newest is always kept.
     MAX_SHAPES = 4
-    MAX_PIXELS = 4_000_000
+    MAX_PIXELS = 1_000_000
 
     def __init__(self, artefact: Artefact, precision: str, threads: int) -> None:
         self._openvino = import_openvino()
