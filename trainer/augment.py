@@ -7,11 +7,11 @@ import numpy as np
 
 from .config import AugmentConfig
 
-__all__ = ["appearance", "degrade"]
+__all__ = ["appearance", "degrade", "paste"]
 
 
 def appearance(plane: np.ndarray, random: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """Gamma, uneven light, flat shapes, the local equalisation of some thermal cameras.
+    """Gamma, uneven light, the local equalisation of some thermal cameras.
 
     float32 [H,W] in [0, 1] in and out. The target is made from the result: these are other pictures of the scene, not
     worse ones.
@@ -21,8 +21,6 @@ def appearance(plane: np.ndarray, random: np.random.Generator, config: AugmentCo
     if random.random() < config.shade:
         light = cv2.resize(random.uniform(0.3, 1.5, (3, 3)).astype(np.float32), plane.shape[::-1])
         plane = np.clip(plane * light, 0, 1)
-    if random.random() < config.shape:
-        plane = _paste(plane, random)
     if random.random() < config.equalise:
         clahe = cv2.createCLAHE(random.uniform(1, 3), (4, 4))
         plane = clahe.apply(np.rint(plane * 255).astype(np.uint8)).astype(np.float32) / 255
@@ -55,18 +53,21 @@ def degrade(
     return seen.astype(np.float32) / 255, flat
 
 
-def _paste(plane: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """One to three flat polygons of any brightness: saturated skies, walls, hot or cold bodies with sharp outlines."""
-    plane = plane.copy()
-    height, width = plane.shape
+def paste(ir: np.ndarray, vis: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One to three flat polygons, each in one source or in both: saturated skies, walls, hot or cold bodies."""
+    height, width = ir.shape
     for _ in range(random.integers(1, 4)):
         centre = random.uniform(0, 1, 2) * (width, height)
         corners = centre + random.uniform(-0.4, 0.4, (random.integers(3, 7), 2)) * random.uniform(0.2, 1.5) * height
-        mask = np.zeros_like(plane)
+        mask = np.zeros_like(ir)
         cv2.fillPoly(mask, [np.int32(cv2.convexHull(np.float32(corners)))], 1.0)
-        mask = cv2.GaussianBlur(mask, (0, 0), 0.6) * np.float32(random.uniform(0.6, 1))
-        plane = plane * (1 - mask) + mask * np.float32(random.random())
-    return plane
+        mask = cv2.GaussianBlur(mask, (0, 0), random.uniform(0.5, 2)) * np.float32(random.uniform(0.6, 1))
+        where = random.integers(1, 4)  # 1: infrared, 2: visible, 3: both
+        if where & 1:
+            ir = ir * (1 - mask) + mask * np.float32(random.random())
+        if where & 2:
+            vis = vis * (1 - mask) + mask * np.float32(random.random())
+    return ir, vis
 
 
 def _noise(shape: tuple[int, ...], random: np.random.Generator, most: float) -> np.ndarray:

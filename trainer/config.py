@@ -56,7 +56,7 @@ class DataConfig:
     #: share of the run after which ``late_crops`` are taken.
     late_from: float = 0.7
     #: a crop is cut from a region this many times its own size at least (under 1: it is enlarged).
-    least_zoom: float = 0.7
+    least_zoom: float = 0.4
     #: share of crops that show the whole picture.
     whole: float = 0.15
     #: pixels at the border of every picture that are never used.
@@ -76,7 +76,7 @@ class AugmentConfig:
     equalise: float = 0.1
     negative: float = 0.06
     shade: float = 0.2
-    shape: float = 0.15
+    shape: float = 0.25
     shift: float = 0.3
     shift_pixels: float = 1.5
     #: only the network sees these: the target is made from the clean crop.

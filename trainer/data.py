@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pyldfusion.errors import InputError
 
-from .augment import appearance, degrade
+from .augment import appearance, degrade, paste
 from .config import AugmentConfig, DataConfig
 
 __all__ = ["FOLDERS", "Batch", "Batches", "Pair", "PairSet", "find_pairs", "load_pairs"]
@@ -194,6 +194,8 @@ class Batches:
             ir, _ = crop_pair(self._draw(random), random, width, height, self.config, self.augment)
         if random.random() < self.augment.negative:
             vis = 1 - vis  # the infrared's polarity is its meaning; the visible's brightness is only light
+        if random.random() < self.augment.shape:
+            ir, vis = paste(ir, vis, random)
         clean = appearance(ir, random, self.augment), appearance(vis, random, self.augment)
         seen = degrade(clean[0], random, self.augment), degrade(clean[1], random, self.augment)
         clean = tuple(flat if flat is not None else plane for plane, (_, flat) in zip(clean, seen, strict=True))
