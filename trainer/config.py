@@ -56,7 +56,7 @@ class DataConfig:
     #: share of the run after which ``late_crops`` are taken.
     late_from: float = 0.7
     #: a crop is cut from a region this many times its own size at least (under 1: it is enlarged).
-    least_zoom: float = 0.4
+    least_zoom: float = 0.5
     #: share of crops that show the whole picture.
     whole: float = 0.15
     #: pixels at the border of every picture that are never used.

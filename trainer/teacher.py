@@ -43,7 +43,7 @@ class TeacherConfig:
     #: the noise floor is taken to be at least this: JPEG blocks and quantisation of a quiet picture.
     least_noise: float = 0.015
     #: the same in units of the picture's own range [0, 1]: video coding leaves steps of a grey level or two.
-    coding_noise: float = 0.002
+    coding_noise: float = 0.0035
     #: a source of less contrast than this (of [0, 1]) is not raised to the contrast of the other.
     least_contrast: float = 0.025
     #: activity above which the gain returns to 1.
