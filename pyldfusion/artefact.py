@@ -86,7 +86,8 @@ class Artefact:
     def state_dict(self) -> dict[str, np.ndarray]:
         """The network's weights, float32, by the names of ``Generator.state_dict()``.
 
-        Biases that the export found dead (see :mod:`pyldfusion.rewrites`) come back as zeros: the function is the same.
+        A graph leaves out biases that are zero, as those are that the export found dead (:mod:`pyldfusion.rewrites`);
+        they come back as zeros.
 
         Raises:
             ArtefactError: the file holds no such weights.
@@ -106,7 +107,9 @@ class Artefact:
         for name, tensor in list(weights.items()):
             bias = name.removesuffix("weight") + "bias"
             if name.endswith("weight") and bias not in weights:
-                weights[bias] = np.zeros(tensor.shape[0], np.float32)
+                # a transposed convolution has its outputs on the second axis
+                outputs = tensor.shape[1 if name.startswith("decoder.up.") else 0]
+                weights[bias] = np.zeros(outputs, np.float32)
         return weights
 
 

@@ -67,15 +67,25 @@ def test_onnx_weights_and_metadata(tmp_path):
     half = np.random.default_rng(0).standard_normal((4, 1, 3, 3)).astype(np.float16)
     wide = np.random.default_rng(1).standard_normal(7)
     tensors = {"generator.a.weight": half, "generator.b.bias": wide, "generator.none": np.zeros((0, 3), np.float32)}
+    tensors["generator.decoder.up.0.weight"] = np.ones((4, 2, 5, 5), np.float32)
     artefact = open_artefact(tiny_onnx(tmp_path / "m.onnx", tensors, {"variant": "lite", "io": "frames", "x": "ü"}))
     assert (artefact.kind, artefact.variant, artefact.io) == ("onnx", "lite", "frames")
     assert artefact.metadata["opset"] == "18" and artefact.metadata["x"] == "ü"
     state = artefact.state_dict()
-    assert set(state) == {"a.weight", "a.bias", "b.bias", "listed.gamma", "none"}
+    assert set(state) == {
+        "a.weight",
+        "a.bias",
+        "b.bias",
+        "listed.gamma",
+        "none",
+        "decoder.up.0.weight",
+        "decoder.up.0.bias",
+    }
     assert np.array_equal(state["a.weight"], half.astype(np.float32))
     assert np.array_equal(state["b.bias"], wide.astype(np.float32))
     assert np.array_equal(state["listed.gamma"], [1.5, -2.0])
     assert not state["a.bias"].any() and state["a.bias"].shape == (4,)  # dead in the graph, so zero
+    assert state["decoder.up.0.bias"].shape == (2,)  # transposed
     assert all(tensor.dtype == np.float32 for tensor in state.values())
 
 
