@@ -185,7 +185,7 @@ class TestData:
         gone, flat = degrade(plane, np.random.default_rng(1), replace(worst, useless=1))
         assert flat is not None and flat.std() < 1e-6
         assert abs(np.corrcoef(gone.ravel(), plane.ravel())[0, 1]) < 0.2
-        bent = appearance(plane, np.random.default_rng(1), AugmentConfig(gamma=1, shade=0, shape=0, equalise=0))
+        bent = appearance(plane, np.random.default_rng(1), AugmentConfig(gamma=1, shade=0, soft=0, equalise=0))
         order = np.argsort(plane.ravel())
         assert (np.diff(bent.ravel()[order]) >= -1e-6).all()  # polarity is kept
 

@@ -11,7 +11,7 @@ __all__ = ["appearance", "degrade", "paste"]
 
 
 def appearance(plane: np.ndarray, random: np.random.Generator, config: AugmentConfig) -> np.ndarray:
-    """Gamma, uneven light, the local equalisation of some thermal cameras.
+    """Gamma, uneven light, lack of focus, the local equalisation of some thermal cameras.
 
     float32 [H,W] in [0, 1] in and out. The target is made from the result: these are other pictures of the scene, not
     worse ones.
@@ -21,6 +21,9 @@ def appearance(plane: np.ndarray, random: np.random.Generator, config: AugmentCo
     if random.random() < config.shade:
         light = cv2.resize(random.uniform(0.3, 1.5, (3, 3)).astype(np.float32), plane.shape[::-1])
         plane = np.clip(plane * light, 0, 1)
+    if random.random() < config.soft:
+        # The instance norms raise what little fine detail an unsharp picture has, noise above all.
+        plane = cv2.GaussianBlur(plane, (0, 0), random.uniform(0.5, 2))
     if random.random() < config.equalise:
         clahe = cv2.createCLAHE(random.uniform(1, 3), (4, 4))
         plane = clahe.apply(np.rint(plane * 255).astype(np.uint8)).astype(np.float32) / 255

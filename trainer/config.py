@@ -76,6 +76,7 @@ class AugmentConfig:
     equalise: float = 0.1
     negative: float = 0.06
     shade: float = 0.2
+    soft: float = 0.3
     shape: float = 0.25
     shift: float = 0.3
     shift_pixels: float = 1.5
