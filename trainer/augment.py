@@ -67,9 +67,9 @@ def paste(ir: np.ndarray, vis: np.ndarray, random: np.random.Generator) -> tuple
         mask = cv2.GaussianBlur(mask, (0, 0), random.uniform(0.5, 2)) * np.float32(random.uniform(0.6, 1))
         where = random.integers(1, 4)  # 1: infrared, 2: visible, 3: both
         if where & 1:
-            ir = ir * (1 - mask) + mask * np.float32(random.random())
+            ir = ir * (1 - mask) + mask * np.float32(random.beta(0.5, 0.5))  # mostly nearly black or white
         if where & 2:
-            vis = vis * (1 - mask) + mask * np.float32(random.random())
+            vis = vis * (1 - mask) + mask * np.float32(random.beta(0.5, 0.5))
     return ir, vis
 
 

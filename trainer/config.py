@@ -77,7 +77,7 @@ class AugmentConfig:
     negative: float = 0.06
     shade: float = 0.2
     soft: float = 0.3
-    shape: float = 0.25
+    shape: float = 0.4
     shift: float = 0.3
     shift_pixels: float = 1.5
     #: only the network sees these: the target is made from the clean crop.
@@ -97,7 +97,7 @@ class LossConfig:
     pixel: float = 1.0
     gradient: float = 1.0
     structure: float = 0.3
-    grid: float = 3.0
+    grid: float = 6.0
 
 
 @dataclass(frozen=True)
