@@ -34,9 +34,7 @@ def test_gradients_are_sobel():
 def test_gradient_loss_sees_sobel_and_neighbours():
     a, b = pair()
     error = a - b
-    sobel = np.mean(
-        [np.abs(ndimage.sobel(e[0], axis=axis)[1:-1, 1:-1] / 8).mean() for e in error for axis in (0, 1)]
-    )
+    sobel = np.mean([np.abs(ndimage.sobel(e[0], axis=axis)[1:-1, 1:-1] / 8).mean() for e in error for axis in (0, 1)])
     fine = np.abs(np.diff(error, axis=2)).mean() + np.abs(np.diff(error, axis=3)).mean()
     got = float(gradient_loss(torch.from_numpy(a), torch.from_numpy(b)))
     assert got == pytest.approx(sobel + fine / 2, rel=1e-10)
