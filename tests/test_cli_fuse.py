@@ -297,7 +297,14 @@ def test_ctrl_c_leaves_whole_files(folder):
         os.link("vis/1.png", f"vis/{index}.png")
     command = [sys.executable, "-m", "pyldfusion", "fuse", "ir", "vis", "out", *MODEL]
     package = Path(cli.__file__).parents[2]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": package}) as run:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": package},
+        # background jobs of a shell inherit an ignored SIGINT, and with it the tests that they run
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as run:
         deadline = time.monotonic() + 300
         while not list(Path("out").glob("*.png")) and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
