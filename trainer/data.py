@@ -120,9 +120,11 @@ def load_pairs(roots: Sequence[str | Path], only: str = "") -> PairSet:
                 continue
             name = f"{root.name}/{ir_path.stem}"
             ir, vis = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in (ir_path, vis_path))
-            reason = _flaw(ir, vis)
-            if reason:
-                result.skipped[name] = reason
+            if ir is None or vis is None:
+                kind = "infrared" if ir is None else "visible"
+                result.skipped[name] = f"the {kind} picture cannot be decoded"
+            elif flaw := _flaw(ir, vis):
+                result.skipped[name] = flaw
             else:
                 result.pairs.append(Pair(name, _group(name), ir, vis))
     if not result.pairs:
@@ -130,13 +132,11 @@ def load_pairs(roots: Sequence[str | Path], only: str = "") -> PairSet:
     return result
 
 
-def _flaw(ir: np.ndarray | None, vis: np.ndarray | None) -> str:
+def _flaw(ir: np.ndarray, vis: np.ndarray) -> str:
+    """Why a decoded pair cannot be used, "" if it can."""
     for kind, picture in (("infrared", ir), ("visible", vis)):
-        if picture is None:
-            return f"the {kind} picture cannot be decoded"
         if min(picture.shape) < 32:
             return f"the {kind} picture is {picture.shape[1]}x{picture.shape[0]}, under 32 pixels a side"
-    assert ir is not None and vis is not None  # for mypy: returned above
     if ir.shape != vis.shape:
         return f"sizes differ: {ir.shape[1]}x{ir.shape[0]} and {vis.shape[1]}x{vis.shape[0]}"
     if max(ir.std(), vis.std()) < 2:
