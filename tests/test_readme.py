@@ -22,7 +22,7 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.S)
     for line in block.splitlines()
 ]
-LINKS = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
+LINKS = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", README) if not link.startswith("http")]
 
 
 @pytest.fixture(scope="module")
