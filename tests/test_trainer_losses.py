@@ -64,6 +64,14 @@ def test_grid_loss_sees_what_repeats_and_nothing_else():
     assert float(grid_loss(dots[..., :32, :], flat[..., :32, :])) == 0  # fewer than five cells
 
 
+def test_grid_loss_counts_flat_places_most():
+    flat = torch.full((1, 1, 80, 80), 0.5, dtype=torch.float64)
+    dots = torch.zeros_like(flat)
+    dots[..., ::8, ::8] = 0.1
+    busy = flat + 0.05 * (torch.arange(80) % 2 * 2 - 1)  # variance 0.05^2: counts half
+    assert float(grid_loss(busy + dots, busy)) == pytest.approx(float(grid_loss(flat + dots, flat)) / 2, rel=1e-6)
+
+
 def test_structure_loss_is_one_minus_ssim():
     metrics = pytest.importorskip("skimage.metrics")
     a, b = pair((1, 1, 40, 31))

@@ -97,7 +97,7 @@ class LossConfig:
     pixel: float = 1.0
     gradient: float = 1.0
     structure: float = 0.3
-    grid: float = 6.0
+    grid: float = 12.0
 
 
 @dataclass(frozen=True)
