@@ -181,7 +181,8 @@ class Batches:
         crops = self.late if step >= self.config.late_from * self.steps else self.crops
         width, height = crops[random.integers(len(crops))]
         count = max(1, round(self.config.batch_pixels / (width * height)))
-        samples = [self._sample(random, width, height) for _ in range(count)]
+        # a generator of its own for every sample: who makes it, and in what order, does not matter
+        samples = [self._sample(np.random.default_rng([self.seed, step, k]), width, height) for k in range(count)]
         planes = [torch.from_numpy(np.stack(planes)[:, None]) for planes in zip(*samples, strict=True)]
         return Batch(*planes)
 
