@@ -1,7 +1,7 @@
 """The configuration of a training run: typed, from a TOML preset and ``--set section.key=value`` on top.
 
-Unknown sections and keys are errors that name the closest known one: a misspelt option that is silently ignored costs
-a training run.
+A preset may begin with ``base = "other"`` and then holds only what differs. Unknown sections and keys are errors that
+name the closest known one: a misspelt option that is silently ignored costs a training run.
 """
 
 from __future__ import annotations
@@ -37,17 +37,76 @@ class ConfigError(InputError):
 
 
 @dataclass(frozen=True)
+class RunConfig:
+    """What is trained, for how long, in which precision."""
+
+    #: "language" (LDFusion's loss) or "supervised" (imitate the teacher).
+    objective: str = "language"
+    seed: int = 0
+    #: passes over the pairs; counts only where ``steps`` is 0.
+    epochs: int = 70
+    #: steps of the whole run; 0: as many as ``epochs`` take.
+    steps: int = 0
+    #: of the generator: "fp32", "bf16" (autocast) or "fp64" (for tests of exactness).
+    precision: str = "fp32"
+    #: ``torch.compile`` the generator and the towers.
+    compile: bool = False
+    #: a checkpoint every this many steps.
+    save_every: int = 250
+    #: a line in the log every this many steps.
+    log_every: int = 20
+    #: consecutive steps without a finite loss after which the run stops.
+    give_up: int = 20
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
-    variant: str = "lite"
-    #: weights to start from (.safetensors), "" for none.
+    variant: str = "full"
+    #: weights to start from (.safetensors or .onnx), "" for none.
     start: str = ""
+    #: first weights where ``start`` is "": "authors" (N(0, 0.02)) or "scaled" (He; a short run needs it).
+    initial: str = "authors"
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which crops are cut from the pairs."""
+    """How pictures are kept and fetched."""
 
-    #: pixels of a batch: the batch is as many crops as fit.
+    #: decoded planes are kept in "memory", on "disk" (a file that vanishes with the run), or "no": decoded every time.
+    cache: str = "memory"
+    #: at most this many GB of them; what does not fit is decoded every time.
+    cache_gb: float = 8.0
+    #: folder of the disk cache; "": the system's folder for temporary files.
+    cache_dir: str = ""
+    #: processes that prepare batches; 0: the training process itself.
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Crops of the language-driven recipe: every pair in turn, shuffled anew each epoch."""
+
+    #: pairs in a step, over all processes.
+    batch: int = 16
+    #: side of the square crops in pixels.
+    crop: int = 224
+    #: how often every pair comes in an epoch.
+    repeat: int = 1
+    #: one random affine map a sample (rotation, vertical shift, scale, shear: those of ``[patches]``).
+    affine: bool = False
+    #: deviation of the noise on what the network sees; the losses see the clean crop.
+    noise: float = 0.0
+    #: a crop whose deviation is below this in both sources is drawn again; 0: never.
+    least_deviation: float = 0.0
+    #: at most this many times.
+    redraws: int = 10
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """Crops of the supervised recipe: scenes at random, in several sizes."""
+
+    #: pixels of a batch, over all processes: the batch is as many crops as fit.
     batch_pixels: int = 98_304
     #: sides of the crops, WIDTHxHEIGHT; one is drawn a step.
     crops: tuple[str, ...] = ("128x128",)
@@ -65,7 +124,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to a crop; probabilities unless said otherwise."""
+    """What is done to a supervised crop; probabilities unless said otherwise."""
 
     flip: float = 0.5
     #: the infrared comes from another scene: few cameras and scenes must stand for many.
@@ -91,7 +150,78 @@ class AugmentConfig:
 
 
 @dataclass(frozen=True)
+class PromptConfig:
+    """Sentences; of a list the raw embeddings are averaged."""
+
+    objective: tuple[str, ...] = ("a clear image with detailed background and salient objects",)
+    infrared: tuple[str, ...] = ("an infrared image",)
+    visible: tuple[str, ...] = ("a visible gray image",)
+    #: CSV (columns name, text) or JSON ({name: text}) with an objective of its own for each picture; the others take
+    #: ``objective``.
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """The frozen judge: any model of open_clip."""
+
+    #: name of an open_clip model, or a .json file with the configuration of one.
+    model: str = "ViT-B-32-quickgelu"
+    #: open_clip's tag of the weights, a local file, or "none": seeded random weights, for tests and speed.
+    pretrained: str = "openai"
+    #: "fp32", or "bf16" or "fp16" by autocast.
+    precision: str = "bf16"
+    #: recompute activations in the backward pass: less memory, about a third more time.
+    checkpoint: bool = False
+
+
+@dataclass(frozen=True)
+class VggConfig:
+    """VGG-19 for the fidelity loss."""
+
+    #: a local file, "" for torchvision's own download, or "none": seeded random weights.
+    weights: str = ""
+    #: "fp32", or "bf16" or "fp16" by autocast.
+    precision: str = "bf16"
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """Crops of the fused picture that are shown to CLIP besides the whole, each bent a little."""
+
+    count: int = 32
+    #: side of a crop in pixels: least, largest.
+    side: tuple[int, ...] = (112, 179)
+    #: all crops of a step have one side, as in the authors' code.
+    one_side: bool = True
+    #: rotation and shear along x, +- degrees.
+    degrees: float = 5.0
+    shear: float = 5.0
+    #: vertical shift, +- share of the side, in whole pixels.
+    shift: float = 0.1
+    #: enlargement: least, largest.
+    scale: tuple[float, ...] = (1.0, 1.5)
+    #: bits (sigma of Eq. 17): a patch counts only if both sources have more; a negative number keeps all.
+    entropy: float = 6.0
+    #: encode only the patches that count: "auto" (on the CPU), "yes" or "no". On CUDA it waits for the mask.
+    compact: str = "auto"
+
+
+@dataclass(frozen=True)
 class LossConfig:
+    """Weights of the parts of LDFusion's loss; a part of weight 0 is not computed."""
+
+    #: direction loss (Eq. 3) of the whole picture and of its patches.
+    whole: float = 2 / 12
+    patches: float = 10 / 12
+    #: Phi (Eq. 7, the sum over both sources).
+    regulariser: float = 0.5
+    #: L_v (Eq. 13).
+    fidelity: float = 1.0
+
+
+@dataclass(frozen=True)
+class ImitationConfig:
     """Weights of the parts of the distance to the teacher's picture."""
 
     pixel: float = 1.0
@@ -102,49 +232,100 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    #: "muon" (matrices by Muon, the rest by Adam) or "adam".
-    name: str = "muon"
+    #: "adam", or "muon" (matrices by Muon, the rest by Adam).
+    name: str = "adam"
     #: Adam's rate.
     rate: float = 1e-3
     #: Muon's rate.
     matrix_rate: float = 0.02
-    #: rate at the end, relative to the full one.
-    final: float = 0.02
-    #: share of the run after which the rate falls.
-    decay_from: float = 0.4
-    warmup: int = 200
-    betas: tuple[float, ...] = (0.9, 0.99)
+    betas: tuple[float, ...] = (0.9, 0.999)
     #: largest norm of the gradient; 0 is no limit.
-    clip: float = 1.0
+    clip: float = 0.0
     #: decay of the averaged weights, which are the result; 0 turns averaging off.
-    average: float = 0.998
+    average: float = 0.0
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    seed: int = 0
-    steps: int = 8000
-    #: "fp32" or "bf16" (autocast; worth it only on a CPU or GPU that has it natively).
-    precision: str = "fp32"
-    #: a checkpoint every this many steps.
-    save_every: int = 250
-    #: a line in the log every this many steps.
-    log_every: int = 20
-    #: consecutive steps without a finite loss after which the run stops.
-    give_up: int = 20
+class ScheduleConfig:
+    """How the rate changes: up over the warm-up, then down in steps ("milestones") or along a cosine."""
+
+    kind: str = "milestones"
+    #: steps of linear warm-up; -1: the first epoch.
+    warmup: int = -1
+    #: epochs after which the rate is multiplied by ``factor``.
+    milestones: tuple[int, ...] = (50, 60)
+    factor: float = 0.5
+    #: cosine: share of the run after which the rate falls, and what is left of it at the end.
+    decay_from: float = 0.4
+    final: float = 0.02
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Pairs that are not trained on, fused now and then."""
+
+    #: folder of pairs; "" for none.
+    data: str = ""
+    #: steps between two evaluations (EN CC SD EI).
+    every: int = 500
+    #: at most this many pairs are evaluated.
+    pairs: int = 16
+    #: how many are shown in the strip.
+    shown: int = 4
 
 
 @dataclass(frozen=True)
 class Config:
     """Everything that defines a run but its data."""
 
+    run: RunConfig = field(default_factory=RunConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    prompts: PromptConfig = field(default_factory=PromptConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    vgg: VggConfig = field(default_factory=VggConfig)
+    patches: PatchConfig = field(default_factory=PatchConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    crops: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-    run: RunConfig = field(default_factory=RunConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("run.objective", self.run.objective, ("language", "supervised")),
+            ("run.precision", self.run.precision, ("fp32", "bf16", "fp64")),
+            ("network.initial", self.network.initial, ("authors", "scaled")),
+            ("data.cache", self.data.cache, ("memory", "disk", "no")),
+            ("clip.precision", self.clip.precision, ("fp32", "bf16", "fp16")),
+            ("vgg.precision", self.vgg.precision, ("fp32", "bf16", "fp16")),
+            ("patches.compact", self.patches.compact, ("auto", "yes", "no")),
+            ("optimiser.name", self.optimiser.name, ("adam", "muon")),
+            ("schedule.kind", self.schedule.kind, ("milestones", "cosine")),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"{name} is {value!r}{_closest(value, list(allowed))}")
+        for name, number, least in (
+            ("run.steps", self.run.steps, 0),
+            ("run.save_every", self.run.save_every, 1),
+            ("run.log_every", self.run.log_every, 1),
+            ("run.give_up", self.run.give_up, 1),
+            ("samples.batch", self.samples.batch, 1),
+            ("samples.crop", self.samples.crop, 32),
+            ("samples.repeat", self.samples.repeat, 1),
+            ("patches.count", self.patches.count, 0),
+            ("validation.every", self.validation.every, 1),
+            ("data.workers", self.data.workers, 0),
+        ):
+            if number < least:
+                raise ConfigError(f"{name} is {number}; expected at least {least}")
+        for name, pair in (("patches.side", self.patches.side), ("patches.scale", self.patches.scale)):
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+                raise ConfigError(f"{name} is {list(pair)}; expected two numbers above 0, the smaller first")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -164,16 +345,31 @@ def load_config(preset: str, overrides: list[str] | None = None) -> Config:
     Raises:
         ConfigError: unknown preset, section or key, or a value of the wrong type.
     """
+    values = _read(preset)
+    for override in overrides or []:
+        _override(values, override)
+    return Config.from_dict(values, preset)
+
+
+def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A preset's tables, laid over those of its base."""
     path = Path(preset) if preset.endswith(".toml") else PRESETS / f"{preset}.toml"
     if not path.is_file():
         raise ConfigError(f"no preset {preset!r}{_closest(preset, [p.stem for p in PRESETS.glob('*.toml')])}")
+    if preset in seen:
+        raise ConfigError(f"presets base on each other in a circle: {' -> '.join([*seen, preset])}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
-    for override in overrides or []:
-        _override(values, override)
-    return Config.from_dict(values, path.name)
+    base = values.pop("base", "")
+    merged = _read(base, (*seen, preset)) if base else {}
+    for section, table in values.items():
+        if isinstance(table, dict) and isinstance(merged.get(section), dict):
+            merged[section] = {**merged[section], **table}
+        else:
+            merged[section] = table
+    return merged
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -185,8 +381,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a string without quotes
-    table = values.setdefault(section, {})
-    table[name] = value
+    values.setdefault(section, {})[name] = value
 
 
 def _build(kind: type, values: Any, where: str, prefix: str) -> Any:
@@ -207,8 +402,9 @@ def _build(kind: type, values: Any, where: str, prefix: str) -> Any:
 def _value(hint: Any, value: Any, where: str, name: str) -> Any:
     if typing.get_origin(hint) is tuple:
         inner = typing.get_args(hint)[0]
-        if isinstance(value, (list, tuple)):
-            return tuple(_value(inner, item, where, name) for item in value)
+        items = [value] if isinstance(value, str) and inner is str else value  # one sentence is a list of one
+        if isinstance(items, (list, tuple)):
+            return tuple(_value(inner, item, where, name) for item in items)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     elif type(value) is hint:
