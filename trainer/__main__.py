@@ -1,10 +1,9 @@
-"""``python -m trainer``: train a generator from a folder of pairs."""
+"""``python -m trainer``: train a generator from folders of pairs. Also under ``torchrun``."""
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import shlex
 import subprocess
 import sys
@@ -12,61 +11,85 @@ from pathlib import Path
 
 import torch
 
-from pyldfusion.errors import PyldfusionError
+from pyldfusion.errors import InputError, PyldfusionError
 
-from .config import PRESETS, load_config
-from .data import Batches, load_pairs
+from .build import make_batches, make_objective, total_steps
+from .config import PRESETS, Config, load_config
+from .distributed import join
 from .loop import train
+from .pairs import PairSet, load_pairs
 from .provenance import describe_data
-from .supervised import Supervised
 
 
 def parser() -> argparse.ArgumentParser:
     known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
     p = argparse.ArgumentParser("trainer", description="Train the fusion network.")
-    p.add_argument("--preset", required=True, help=f"one of {known}, or a .toml file")
-    p.add_argument("--data", required=True, action="append", metavar="DIR", help="folder with ir/ and vi/; repeatable")
-    p.add_argument("--only", default="", metavar="PREFIX", help="use the pairs whose names begin with this")
+    p.add_argument(
+        "--data",
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="folder with infrared and visible subfolders, or a CSV manifest; =2 behind it: twice an epoch; repeatable",
+    )
+    p.add_argument("--preset", default="paper", help=f"a .toml file or one of {known} (default: %(default)s)")
     p.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one option")
+    p.add_argument("--only", default="", metavar="PREFIX", help="use the pairs whose names begin with this")
     p.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--threads", type=int, help="CPU threads")
+    p.add_argument("--threads", type=int, help="CPU threads of a process")
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0 complete, 3 interrupted and resumable, 2 wrong use."""
+    """Returns the exit code: 0 complete, 3 interrupted and resumable, 2 an error that the message explains."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
+    out = args.out or Path("runs") / Path(args.preset).stem
     try:
         config = load_config(args.preset, args.set)
-        out = args.out or Path("runs") / Path(args.preset).stem
-        pairs = load_pairs(args.data, args.only)
-        print(pairs.report(), flush=True)
-        metadata = {
-            "recipe": Path(args.preset).stem,
-            "seed": str(config.run.seed),
-            "date": datetime.date.today().isoformat(),
-            "commit": commit(),
-            "clip_trained": "no",
-            **describe_data(args.data, pairs),
-        }
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(json.dumps(config.as_dict(), indent=1))
-        batches = Batches(pairs, config.data, config.augment, config.run.seed, config.run.steps)
-        complete = train(config, batches, Supervised(config), out, metadata, args.resume, args.device)
+        if not args.resume and (out / "state.pt").exists():
+            raise InputError(f"{out} already holds a run; go on with it by --resume, or take another --out")
+        with join(args.device) as (ranks, device):
+            pairs = load_pairs(args.data, config.data, args.only, least_side(config))
+            batches = make_batches(pairs, config, ranks)
+            if ranks.first:
+                print(pairs.report(), flush=True)
+                print(f"{total_steps(config, batches)} steps, {batches.steps_per_epoch} an epoch", flush=True)
+            objective = make_objective(config, device)
+            metadata = describe_run(config, args, pairs)
+            complete = train(config, batches, objective, out, metadata, args.resume, device, ranks)
+            if ranks.first and complete:
+                print(f"weights: {out / 'weights.safetensors'}")
+            elif ranks.first:
+                again = shlex.join([*argv, *([] if args.resume else ["--resume"])])
+                start = f"torchrun --nproc-per-node {ranks.world}" if ranks.world > 1 else "python"
+                print(f"interrupted and saved; go on with:\n  {start} -m trainer {again}", file=sys.stderr)
     except PyldfusionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if not complete:
-        again = [*argv, *([] if args.resume else ["--resume"])]
-        print(f"interrupted and saved; go on with:\n  python -m trainer {shlex.join(again)}", file=sys.stderr)
-        return 3
-    print(f"weights: {out / 'weights.safetensors'}")
-    return 0
+    return 0 if complete else 3
+
+
+def least_side(config: Config) -> int:
+    """Side of the crops that pictures must serve, in pixels; smaller ones are reflect-padded or skipped."""
+    return config.samples.crop if config.run.objective == "language" else 32
+
+
+def describe_run(config: Config, args: argparse.Namespace, pairs: PairSet) -> dict[str, str]:
+    """What the weights' file says of where they come from."""
+    clip = config.run.objective == "language" and config.clip.pretrained != "none"
+    return {
+        "recipe": Path(args.preset).stem,
+        "seed": str(config.run.seed),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
+        "clip_trained": "yes" if clip else "no",
+        "clip": f"{config.clip.model} {Path(config.clip.pretrained).name}" if clip else "",
+        **describe_data(args.data, pairs),
+    }
 
 
 def commit() -> str:

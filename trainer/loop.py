@@ -1,17 +1,17 @@
-"""The training loop: batches in, averaged weights out. What is minimised is the objective's business.
+"""The training loop: batches in, weights out. What is minimised is the objective's business.
 
 It reads top to bottom: build, maybe resume, step, log, save. A run can be killed at any time and goes on from its
-last checkpoint; on a CPU the result is the same to the bit as that of a run that was never interrupted.
+last checkpoint; on a CPU the result is the same to the bit as that of a run that was never interrupted: batches and
+draws of the loss are functions of (seed, step), so no random state has to be kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
+import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,22 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pyldfusion.artefact import open_artefact, save_weights
-from pyldfusion.errors import ArtefactError, PyldfusionError
+from pyldfusion.artefact import save_weights
+from pyldfusion.errors import PyldfusionError
 from pyldfusion.generator import Generator
 
-from .checkpoint import load_state, save_state
-from .config import Config, ConfigError, NetworkConfig, OptimiserConfig
-from .data import Batch
-from .initialise import initialise_scaled
-from .optimiser import Muon
-from .widen import widen
+from .build import make_generator, make_optimiser, total_steps
+from .checkpoint import CheckpointError, load_state, save_state
+from .config import Config, ConfigError
+from .distributed import Ranks
+from .interrupt import interrupted
+from .loader import stream
+from .logs import Log, write_summary
+from .objective import Batches, Objective
+from .schedule import rate_factor
+from .validation import Validation
 
-__all__ = ["DivergedError", "Objective", "train"]
-
-#: Parts of the loss, by name; their sum is minimised.
-Objective = Callable[[Generator, Batch], dict[str, Tensor]]
+__all__ = ["DivergedError", "train"]
 
 
 class DivergedError(PyldfusionError, ArithmeticError):
@@ -42,131 +43,186 @@ class DivergedError(PyldfusionError, ArithmeticError):
 
 def train(
     config: Config,
-    batches: Callable[[int], Batch],
+    batches: Batches,
     objective: Objective,
     out: Path,
     metadata: dict[str, str] | None = None,
     resume: bool = False,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
+    ranks: Ranks = Ranks(),
     progress: bool = True,
 ) -> bool:
-    """Train, and leave ``weights.safetensors``, ``state.pt`` and ``log.csv`` in ``out``.
+    """Train, and leave ``weights.safetensors``, ``state.pt``, logs and ``summary.json`` in ``out``.
 
     Args:
         config: the run.
-        batches: step -> batch.
+        batches: step -> this process's share of the batch.
         objective: what to minimise.
+        out: folder of the run; the first process alone writes.
         metadata: written into the weights, besides variant, step and configuration.
         resume: go on from ``out/state.pt``.
+        device: of this process.
+        ranks: which process this is, of how many.
+        progress: show a bar.
 
     Returns:
         True when the run is complete, False when a signal ended it early (everything is saved).
 
     Raises:
         DivergedError: ``config.run.give_up`` losses in a row were not finite; the last good checkpoint is kept.
+        CheckpointError: the last checkpoint could not be written. One before the last only warns.
+        ArtefactError, ConfigError: nothing to resume, or a run of another kind.
     """
-    run = config.run
-    generator = Generator(config.network.variant) if resume else first_generator(config.network, run.seed)
-    generator.to(device, memory_format=torch.channels_last)
+    device, run = torch.device(device), config.run
+    steps = total_steps(config, batches)
+    generator = Generator(config.network.variant) if resume else make_generator(config.network, run.seed)
+    dtype = torch.float64 if run.precision == "fp64" else torch.float32
+    generator.to(device, dtype, memory_format=torch.channels_last)
     optimiser = make_optimiser(generator, config.optimiser)
     average = Average(generator, config.optimiser.average)
-    first = 0
-    out.mkdir(parents=True, exist_ok=True)
+    # fp16 has no room for small gradients; the scaler gives them some, and is idle otherwise
+    half = run.objective == "language" and "fp16" in (config.clip.precision, config.vgg.precision)
+    scaler = torch.amp.GradScaler(device.type, enabled=half)
+    first, skipped = 0, 0
+    if ranks.first:
+        out.mkdir(parents=True, exist_ok=True)
     if resume:
         state = load_state(out / "state.pt")
-        if state["variant"] != config.network.variant:
-            raise ConfigError(f"{out} holds a run of variant {state['variant']!r}, not {config.network.variant!r}")
+        _check_same_run(state, config, out)
         generator.load_state_dict(state["generator"])
         optimiser.load_state_dict(state["optimiser"])
         average.weights = {name: tensor.to(device) for name, tensor in state["average"].items()}
-        first = state["step"]
+        scaler.load_state_dict(state["scaler"])
+        first, skipped = state["step"], state["skipped"]
+
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16")
+    if run.compile:
+        generator.compile()
+    network = ranks.wrap(generator, device)
+
+    def fuse(ir: Tensor, vis: Tensor) -> Tensor:
+        with autocast:
+            return network(ir, vis).to(dtype)
+
     described = {"variant": config.network.variant, **(metadata or {}), "config": config.as_json()}
 
     def save(step: int) -> None:
         state = {
             "variant": config.network.variant,
             "step": step,
+            "skipped": skipped,
             "generator": generator.state_dict(),
             "optimiser": optimiser.state_dict(),
             "average": average.weights,
+            "scaler": scaler.state_dict(),
             "config": config.as_json(),
         }
         save_state(out / "state.pt", state)
         weights = {name: tensor.cpu() for name, tensor in average.weights.items()}
-        save_weights(weights, out / "weights.safetensors", {**described, "step": str(step)})
+        try:
+            save_weights(weights, out / "weights.safetensors", {**described, "step": str(step)})
+        except OSError as error:
+            raise CheckpointError(f"{out / 'weights.safetensors'} could not be written ({error})") from None
 
-    autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=run.precision == "bf16")
-    bad = 0
-    with Log(out / "log.csv", first) as log, interrupted() as stop:
-        bar = tqdm(range(first, run.steps), initial=first, total=run.steps, disable=not progress, mininterval=2)
-        for step in bar:
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(interrupted())
+        log = stack.enter_context(Log(out, first)) if ranks.first else None
+        validation = Validation(config, device) if ranks.first and config.validation.data else None
+        bar = stack.enter_context(
+            tqdm(initial=first, total=steps, disable=not (progress and ranks.first), mininterval=1, unit="step")
+        )
+        coming = stream(batches, first, steps, config.data.workers, pin=device.type == "cuda")
+        stack.callback(coming.close)  # worker processes end before anything else
+        done, bad, seen, begun = first, 0, 0, time.monotonic()
+        values: dict[str, float] = {}
+        means: dict[str, float] = {}
+        for step, batch in enumerate(coming, first):
+            factor = rate_factor(step, steps, batches.steps_per_epoch, config.schedule)
             for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * schedule(step, run.steps, config.optimiser)
-            batch = batches(step)
-            batch = Batch(*(plane.to(device) for plane in vars(batch).values()))
+                group["lr"] = group["initial_lr"] * factor
             optimiser.zero_grad(set_to_none=True)
-            with autocast:
-                parts = objective(generator, batch)
-            loss = sum(parts.values(), torch.zeros((), device=device))
-            loss.backward()
+            batch = batch.to(device, dtype)
+            losses = objective(fuse, batch)
+            loss = torch.stack(list(losses.parts.values())).sum()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(generator.parameters(), config.optimiser.clip or math.inf)
-            if torch.isfinite(loss + norm):
+
+            # One exchange a step, so that all processes agree on whether to take the step and whether to stop.
+            numbers = {"loss": loss, **losses.parts, **losses.shown, "gradient norm": norm}
+            stopping = torch.tensor(float(stop()), device=device)
+            told = torch.stack([value.detach().to(device, torch.float64) for value in (*numbers.values(), stopping)])
+            *numbers_mean, stopping_mean = ranks.mean(told).tolist()
+            values = dict(zip(numbers, numbers_mean, strict=True))
+            if math.isfinite(values["loss"] + values["gradient norm"]):
                 bad = 0
-                optimiser.step()
+                scaler.step(optimiser)
                 average.update(generator, step)
             else:
-                bad += 1
+                bad, skipped = bad + 1, skipped + 1
                 if bad >= run.give_up:
                     raise DivergedError(f"{bad} losses in a row were not finite; the last good weights are in {out}")
-            if step % run.log_every == 0 or step + 1 == run.steps:
-                values = {name: float(part.detach()) for name, part in parts.items()}
-                bar.set_postfix({name: f"{value:.4f}" for name, value in values.items()}, refresh=False)
-                log.write({"step": step, **values, "rate": optimiser.param_groups[-1]["lr"], "skipped": bad})
-            if (step + 1) % run.save_every == 0 or step + 1 == run.steps or stop():
-                save(step + 1)
-            if stop():
-                return step + 1 == run.steps
-    return True
+            scaler.update()
+
+            done = step + 1
+            seen += len(batch.ir) * ranks.world
+            speed = seen / (time.monotonic() - begun)
+            last = done == steps or stopping_mean > 0
+            if log and (step % run.log_every == 0 or last):
+                rate = optimiser.param_groups[-1]["lr"]
+                log.step(step, {**values, "rate": rate, "skipped": skipped, "samples a second": speed})
+            bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()} | {"samples/s": f"{speed:.3g}"}, refresh=False)
+            bar.update()
+            if ranks.first and (done % run.save_every == 0 or last):
+                try:
+                    save(done)
+                except CheckpointError as error:
+                    if last:
+                        raise
+                    warnings.warn(f"{error}; the run goes on", stacklevel=2)
+            if log and validation and (done % config.validation.every == 0 or done == steps):
+                means, strip = validation(average.weights)
+                log.validated(done, means, strip)
+            if last:
+                break
+    complete = done >= steps
+    if ranks.first:
+        write_summary(
+            out / "summary.json",
+            {
+                "complete": complete,
+                "step": done,
+                "steps": steps,
+                "skipped steps": skipped,
+                "losses": values,
+                "validation": means,
+                "seconds": time.monotonic() - begun,
+                "samples a second": seen / (time.monotonic() - begun),
+                "processes": ranks.world,
+                "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
+                "torch": torch.__version__,
+                "metadata": metadata or {},
+                "config": config.as_dict(),
+            },
+        )
+    return complete
 
 
-def first_generator(config: NetworkConfig, seed: int) -> Generator:
-    """What training starts from: seeded first weights, those of ``config.start``, or a ``lite`` grown to ``full``."""
-    if not config.start:
-        return initialise_scaled(Generator(config.variant), seed)
-    start = open_artefact(config.start)
-    weights = {name: torch.from_numpy(array) for name, array in start.state_dict().items()}
-    if (start.variant, config.variant) == ("lite", "full"):
-        return widen(weights, seed=seed)
-    if start.variant != config.variant:
-        raise ArtefactError(f"{start.path} holds a {start.variant!r} network; {config.variant!r} cannot start from it")
-    generator = Generator(config.variant)
-    generator.load_state_dict(weights)
-    return generator
-
-
-def make_optimiser(generator: Generator, config: OptimiserConfig) -> torch.optim.Optimizer:
-    """Muon or Adam; each group remembers its full rate as ``initial_lr``."""
-    if config.name == "muon":
-        optimiser: torch.optim.Optimizer = Muon(generator, config.matrix_rate, config.rate, tuple(config.betas))
-    elif config.name == "adam":
-        optimiser = torch.optim.Adam(generator.parameters(), config.rate, tuple(config.betas))
-    else:
-        raise ConfigError(f"optimiser.name is {config.name!r}; expected 'muon' or 'adam'")
-    for group in optimiser.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimiser
-
-
-def schedule(step: int, steps: int, config: OptimiserConfig) -> float:
-    """Share of the full rate: linear warm-up, 1 until ``decay_from`` of the run, then a cosine down to ``final``.
-
-    The flat part makes the length of a run a decision that can be taken late: resume with another ``run.steps``.
-    """
-    if step < config.warmup:
-        return (step + 1) / config.warmup
-    start = config.decay_from * steps
-    done = min(1.0, max(0.0, (step - start) / max(1.0, steps - start)))
-    return config.final + (1 - config.final) * (1 + math.cos(math.pi * done)) / 2
+def _check_same_run(state: dict[str, Any], config: Config, out: Path) -> None:
+    """What cannot change between two parts of one run."""
+    before = json.loads(state["config"])
+    for section, key in (("network", "variant"), ("optimiser", "name")):
+        was, now = before[section][key], getattr(getattr(config, section), key)
+        if was != now:
+            raise ConfigError(f"{out} holds a run with {section}.{key} = {was!r}, not {now!r}; take another --out")
+    changed = [
+        f"{section}.{key}: {was} -> {now[key]}"
+        for section, now in config.as_dict().items()
+        for key, was in before.get(section, {}).items()
+        if key in now and json.dumps(was) != json.dumps(now[key])
+    ]
+    if changed:
+        print("resuming with other options: " + "; ".join(changed), flush=True)
 
 
 class Average:
@@ -181,55 +237,3 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in network.state_dict().items():
             self.weights[name].lerp_(tensor, 1 - decay)
-
-
-class Log:
-    """``log.csv`` of a run; rows at or after the first step are dropped, so a resumed run leaves no double lines."""
-
-    def __init__(self, path: Path, first: int) -> None:
-        self.path, self.rows = path, []
-        if first and path.is_file():
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < first]
-        self.start = time.monotonic()
-
-    def __enter__(self) -> Log:
-        self.file = self.path.open("w", newline="")
-        self.writer: csv.DictWriter[str] | None = None
-        for row in self.rows:
-            self._row(row)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-    def write(self, values: dict[str, float]) -> None:
-        self._row({**values, "seconds": time.monotonic() - self.start})
-
-    def _row(self, row: dict[str, Any]) -> None:
-        if self.writer is None:
-            self.writer = csv.DictWriter(self.file, list(row))
-            self.writer.writeheader()
-        self.writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-        self.file.flush()
-
-
-@contextlib.contextmanager
-def interrupted() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGINT or SIGTERM came since; a second one interrupts at once."""
-    came: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs us handles signals
-        before = {}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["Batch", "Batches", "Losses", "Objective"]
+__all__ = ["Batch", "Batches", "Losses", "Network", "Objective"]
+
+#: (ir, vis) [N,1,H,W] -> fused [N,1,H,W] in [0, 1]: the generator, as the loop runs it (many processes, precision).
+Network = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,6 @@ class Losses:
 
 
 class Objective(Protocol):
-    """Called with the network and a batch; the network maps (ir, vis) to the fused plane."""
+    """A loss: runs the network on a batch once and says what is wrong with the result."""
 
-    def __call__(self, generator: nn.Module, batch: Batch) -> Losses: ...
+    def __call__(self, generator: Network, batch: Batch) -> Losses: ...
