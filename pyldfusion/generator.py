@@ -26,7 +26,7 @@ from .artefact import Artefact, open_artefact
 from .errors import ArtefactError, InputError
 from .image import MIN_SIDE
 
-__all__ = ["VARIANTS", "Generator", "Variant", "initialise", "load_generator"]
+__all__ = ["VARIANTS", "Generator", "Variant", "load_generator"]
 
 NORM_EPS = 1e-5
 
@@ -238,23 +238,6 @@ class Generator(nn.Module):
                 )
         if ir.shape != vis.shape:
             raise InputError(f"ir {tuple(ir.shape)} and vis {tuple(vis.shape)} must have one shape")
-
-
-def initialise(generator: Generator, seed: int = 0) -> Generator:
-    """Fill ``generator`` as the authors do before training: conv weights N(0, 0.02), biases 0, gamma U(0, 1), beta 0.
-
-    The draws depend on ``seed`` and the parameter's place only, not on torch's global state.
-    """
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in generator.named_parameters():
-            if name.endswith(".gamma"):
-                parameter.uniform_(0, 1, generator=random)
-            elif name.endswith(("bias", "beta")):
-                parameter.zero_()
-            else:
-                parameter.normal_(0, 0.02, generator=random)
-    return generator
 
 
 def load_generator(source: Artefact | str | Path) -> Generator:

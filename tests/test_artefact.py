@@ -11,7 +11,8 @@ import torch
 
 from pyldfusion.artefact import open_artefact, save_weights
 from pyldfusion.errors import ArtefactError
-from pyldfusion.generator import Generator, initialise
+from pyldfusion.generator import Generator
+from trainer.initialise import initialise
 
 onnx = pytest.importorskip("onnx")
 

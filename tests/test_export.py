@@ -178,10 +178,10 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine(lite_half):
 
 @pytest.mark.parametrize("variant", ["full", "lite"])
 def test_rewrites_are_exact(variant):
-    from pyldfusion.generator import initialise
+    from trainer.initialise import initialise
 
     network = initialise(Generator(variant), seed=1).double()
-    for module in network.modules():  # initialise() sets biases to zero: give the dead ones something to lose
+    for module in network.modules():  # large biases: give the dead ones something to lose
         if getattr(module, "bias", None) is not None:
             torch.nn.init.normal_(module.bias, generator=torch.Generator().manual_seed(1))
     rewritten = for_inference(network)

@@ -10,7 +10,8 @@ import torch
 
 from pyldfusion.author_weights import author_names, to_state_dict
 from pyldfusion.errors import ArtefactError, InputError
-from pyldfusion.generator import VARIANTS, Generator, initialise, load_generator
+from pyldfusion.generator import VARIANTS, Generator, load_generator
+from trainer.initialise import initialise
 
 from .author_networks import LDFusion, LDLite, fill
 
@@ -108,12 +109,20 @@ def test_unknown_variant():
 
 
 def test_initialise_is_seeded_and_follows_the_authors():
-    first, again, other = (initialise(Generator("lite"), seed) for seed in (3, 3, 4))
+    first, again, other = (initialise(Generator("full"), seed) for seed in (3, 3, 4))
     weights = first.state_dict()
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in weights.items())
     assert not torch.equal(weights["decoder.up.0.weight"], other.state_dict()["decoder.up.0.weight"])
     assert weights["decoder.up.0.weight"].std().item() == pytest.approx(0.02, rel=0.02)
-    assert not weights["decoder.out.bias"].any() and not weights["decoder.norm.0.beta"].any()
+    # what the authors leave to torch: U(+-1/sqrt(fan in)), whose deviation is the bound over sqrt(3)
+    for name, inputs in (
+        ("fusion.mlp.1.weight", 256),
+        ("fusion.mlp.2.bias", 256),
+        ("content_ir.blocks.0.conv1.bias", 128 * 9),
+    ):
+        assert weights[name].abs().max().item() <= inputs**-0.5
+        assert weights[name].std().item() == pytest.approx((3 * inputs) ** -0.5, rel=0.15), name
+    assert not weights["decoder.norm.0.beta"].any()
     assert weights["decoder.norm.0.gamma"].min() >= 0 and weights["decoder.norm.0.gamma"].max() <= 1
 
 

@@ -6,12 +6,12 @@ import torch
 
 from pyldfusion.artefact import open_artefact
 from pyldfusion.errors import ArtefactError
-from pyldfusion.generator import Generator, initialise, load_generator
+from pyldfusion.generator import Generator, load_generator
 
 from .config import Config, NetworkConfig, OptimiserConfig
 from .crops import SceneCrops
 from .distributed import Ranks
-from .initialise import initialise_scaled
+from .initialise import initialise, initialise_scaled
 from .objective import Batches, Objective
 from .optimiser import Muon
 from .pairs import PairSet

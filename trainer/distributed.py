@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from pyldfusion.errors import DeviceError
 
-__all__ = ["Ranks", "join"]
+__all__ = ["ALONE", "Ranks", "join"]
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is, of how many. ``Ranks()`` is a run of one process."""
+    """Which process this is, of how many."""
 
     rank: int = 0
     world: int = 1
@@ -52,6 +52,10 @@ class Ranks:
             dist.barrier()
 
 
+#: A run of one process.
+ALONE = Ranks()
+
+
 @contextlib.contextmanager
 def join(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     """The group that ``torchrun`` started this process in, and the device of this member.
@@ -74,7 +78,7 @@ def join(device: str) -> Iterator[tuple[Ranks, torch.device]]:
             raise DeviceError(f"{chosen} was asked for; this machine has {torch.cuda.device_count()} CUDA devices")
         torch.cuda.set_device(chosen)
     if world == 1:
-        yield Ranks(), chosen
+        yield ALONE, chosen
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:

@@ -1,4 +1,4 @@
-"""First weights that let training start at once."""
+"""First weights: the authors', and others that let a short run start at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,29 @@ from torch import nn
 
 from pyldfusion.generator import Generator
 
-__all__ = ["initialise_scaled"]
+__all__ = ["initialise", "initialise_scaled"]
+
+
+def initialise(generator: Generator, seed: int = 0) -> Generator:
+    """Fill ``generator`` as the authors do: kernels N(0, 0.02), gamma U(0, 1), beta 0, the rest as torch does.
+
+    That is U(+-1/sqrt(inputs)) for the biases and for the style's linear layers: were those zero, AdaIN would erase
+    the content. The draws depend on ``seed`` and the module's place only, not on torch's global state.
+    """
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in generator.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                if isinstance(module, nn.Linear):
+                    module.weight.uniform_(-bound, bound, generator=random)
+                else:
+                    module.weight.normal_(0, 0.02, generator=random)
+                module.bias.uniform_(-bound, bound, generator=random)
+        for norm in generator.decoder.norm:
+            norm.gamma.uniform_(0, 1, generator=random)
+            norm.beta.zero_()
+    return generator
 
 
 def initialise_scaled(generator: Generator, seed: int = 0) -> Generator:

@@ -26,7 +26,7 @@ from pyldfusion.generator import Generator
 from .build import make_generator, make_optimiser, total_steps
 from .checkpoint import CheckpointError, load_state, save_state
 from .config import Config, ConfigError
-from .distributed import Ranks
+from .distributed import ALONE, Ranks
 from .interrupt import interrupted
 from .loader import stream
 from .logs import Log, write_summary
@@ -49,7 +49,7 @@ def train(
     metadata: dict[str, str] | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
-    ranks: Ranks = Ranks(),
+    ranks: Ranks = ALONE,
     progress: bool = True,
 ) -> bool:
     """Train, and leave ``weights.safetensors``, ``state.pt``, logs and ``summary.json`` in ``out``.
