@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -39,3 +40,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metadata = import_weights(save_author_files(fill(LDLite(), seed=2), folder), folder / "lite.safetensors")
     export_onnx(load_generator(folder / "lite.safetensors"), folder / "lite.onnx", metadata=metadata)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of a real open_clip architecture, small enough for a test: a ViT of 2 layers at 224 px."""
+    path = tmp_path_factory.mktemp("clip") / "tiny-vit.json"
+    vision = {"image_size": 224, "layers": 2, "width": 64, "head_width": 32, "patch_size": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
+    path.write_text(json.dumps({"embed_dim": 64, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}))
+    return path
