@@ -1,0 +1,261 @@
+"""LDFusion's losses: against the original code's numbers, and against the equations written plainly in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pyldfusion import kernels  # noqa: E402
+from pyldfusion.errors import DtypeError, InputError  # noqa: E402
+from trainer.entropy import histogram_entropy, patch_entropy  # noqa: E402
+from trainer.losses import direction_loss, direction_regularization, fidelity_loss  # noqa: E402
+
+
+def rows(seed, *shape, dtype=torch.float64):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).to(dtype)
+
+
+def unit(x):
+    return x / np.linalg.norm(x)
+
+
+def cosine(a, b):
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def direction_of_row(fused, ir, vis, objective, text_ir, text_vis):
+    """Eq. 3 for one picture, as it stands."""
+    fused, ir, vis, objective, text_ir, text_vis = (
+        unit(x.detach().numpy()) for x in (fused, ir, vis, objective, text_ir, text_vis)
+    )
+    return 1 - (cosine(fused - vis, objective - text_vis) + cosine(fused - ir, objective - text_ir)) / 2
+
+
+def test_the_original_code_s_losses_and_gradients(shared):
+    saved = np.load(shared / "upstream" / "clip_losses.npz")
+    fused, patches, ir, vis, *texts, valid = (
+        torch.from_numpy(saved[f"{name}"])
+        for name in (
+            *("fused_features", "patch_features", "ir_features", "vis_features"),
+            *("text_objective", "text_ir", "text_vis", "patch_valid"),
+        )
+    )
+    fused.requires_grad_()
+    patches.requires_grad_()
+    whole = direction_loss(fused, ir, vis, *texts)
+    patch = direction_loss(patches, ir, vis, *texts, weight=valid)
+    similarity = direction_regularization(fused, ir, vis) / 2
+    total = 2 * whole + 10 * patch + 6 * similarity
+    total.backward()
+    for got, name in (
+        (whole, "loss_direction_global"),
+        (patch, "loss_direction_patch"),
+        (similarity, "loss_similarity"),
+        (total, "total_2_10_6"),
+        (fused.grad, "grad_fused"),
+        (patches.grad, "grad_patch"),
+    ):
+        np.testing.assert_allclose(got.detach().numpy(), saved[name], rtol=0, atol=1e-10, err_msg=name)
+
+
+@pytest.mark.parametrize(("crops", "texts"), [(1, 1), (3, 1), (3, 5)])
+def test_direction_loss_row_by_row(crops, texts):
+    fused, ir, vis = rows(1, crops * 5, 16), rows(2, 5, 16), rows(3, 5, 16)
+    objective, text_ir, text_vis = rows(4, texts, 16), rows(5, 1, 16), rows(6, texts, 16)
+    weight = rows(7, crops * 5).abs()
+    got = direction_loss(fused, ir, vis, objective, text_ir, text_vis, weight)
+    expected = [
+        direction_of_row(fused[m], ir[m % 5], vis[m % 5], objective[m % texts], text_ir[0], text_vis[m % texts])
+        for m in range(crops * 5)
+    ]
+    assert float(got) == pytest.approx(np.mean(np.array(expected) * weight.numpy()), abs=1e-12)
+    tiled = direction_loss(fused, ir.repeat(crops, 1), vis.repeat(crops, 1), objective[:1], text_ir, text_vis[:1])
+    once = direction_loss(fused, ir, vis, objective[:1], text_ir, text_vis[:1])
+    torch.testing.assert_close(tiled, once, rtol=0, atol=1e-14)
+
+
+def test_lengths_do_not_matter():
+    arguments = [rows(seed, 3, 8) for seed in range(6)]
+    longer = [x * (seed + 0.5) for seed, x in enumerate(arguments)]
+    assert float(direction_loss(*longer)) == pytest.approx(float(direction_loss(*arguments)), abs=1e-13)
+    phi = float(direction_regularization(*arguments[:3]))
+    assert float(direction_regularization(*longer[:3])) == pytest.approx(phi, abs=1e-13)
+
+
+def test_regularisation_is_the_sum_of_both_angles():
+    fused, ir, vis = (rows(seed, 4, 8) for seed in range(3))
+    terms = [
+        abs(1 - cosine(f.numpy(), v.numpy())) + abs(1 - cosine(f.numpy(), i.numpy()))
+        for f, i, v in zip(fused, ir, vis, strict=True)
+    ]
+    assert float(direction_regularization(fused, ir, vis)) == pytest.approx(np.mean(terms), abs=1e-13)
+    assert float(direction_regularization(ir, ir, ir)) == pytest.approx(0, abs=1e-13)
+    assert float(direction_regularization(-ir, ir, ir)) == pytest.approx(4, abs=1e-13)
+
+
+def test_gradients_are_those_of_finite_differences():
+    arguments = [rows(seed, 4, 6) for seed in range(3)]
+    texts = [rows(seed, 1, 6) for seed in range(3, 6)]
+    for leaf in (*arguments, *texts):
+        leaf.requires_grad_()
+    assert torch.autograd.gradcheck(lambda *x: direction_loss(*x, weight=torch.arange(4.0)), (*arguments, *texts))
+    assert torch.autograd.gradcheck(direction_regularization, arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [1.0, 3.7])
+def test_coinciding_embeddings_have_no_direction(dtype, length):
+    """Cosine 0, gradient 0: at the source itself, at the same embedding of another length, without any embedding."""
+    fused, ir, vis = (rows(seed, 4, 64, dtype=dtype) for seed in range(3))
+    texts = [rows(seed, 1, 64, dtype=dtype) for seed in range(3, 6)]
+    fused[0] = length * vis[0]
+    fused[1] = length * ir[1]
+    ir[2] = vis[2] = length * fused[2]
+    fused[3] = 0
+    fused.requires_grad_()
+    loss = direction_loss(fused, ir, vis, *texts)
+    loss.backward()
+    assert torch.isfinite(fused.grad).all()
+    assert fused.grad[0].any() and fused.grad[1].any()  # the other source still pulls
+    assert fused.grad.abs().max() < 10
+    assert not fused.grad[2].any() and not fused.grad[3].any()
+    fused.grad = None
+    row = direction_loss(fused[2:3], ir[2:3], vis[2:3], *texts)
+    assert float(row.detach()) == 1
+    same_texts = direction_loss(fused, ir, vis, texts[0], length * texts[0], texts[0])
+    same_texts.backward()
+    assert float(same_texts.detach()) == 1
+    assert not fused.grad.any()
+    phi = direction_regularization(fused, ir, vis)
+    phi.backward()
+    assert torch.isfinite(phi) and torch.isfinite(fused.grad).all()
+
+
+def test_a_weight_of_zero_counts_in_the_mean_and_passes_no_gradient():
+    fused, ir, vis = (rows(seed, 4, 8) for seed in range(3))
+    texts = [rows(seed, 1, 8) for seed in range(3, 6)]
+    fused.requires_grad_()
+    weight = torch.tensor([1.0, 0, 1, 0], dtype=torch.float64)
+    loss = direction_loss(fused, ir, vis, *texts, weight)
+    loss.backward()
+    kept = direction_loss(fused[::2], ir[::2], vis[::2], *texts)
+    assert float(loss.detach()) == pytest.approx(float(kept.detach()) / 2, abs=1e-14)
+    assert not fused.grad[1::2].any() and fused.grad[::2].all()
+
+
+def test_half_precision_is_compared_in_single():
+    arguments = [rows(seed, 4, 512) for seed in range(6)]
+    half = [x.bfloat16() for x in arguments]
+    got = direction_loss(*half)
+    assert got.dtype == torch.float32
+    assert float(got) == pytest.approx(float(direction_loss(*(x.double() for x in half))), abs=1e-6)
+
+
+def test_fidelity_is_the_error_to_the_larger_feature():
+    shapes = [(2, 3, 5, 7), (2, 4, 3, 3)]
+    fused, ir, vis = ([rows(10 * k + i, *shape) for i, shape in enumerate(shapes)] for k in range(3))
+    expected = sum(
+        np.mean((f.numpy() - np.maximum(i.numpy(), v.numpy())) ** 2) for f, i, v in zip(fused, ir, vis, strict=True)
+    )
+    assert float(fidelity_loss(fused, ir, vis)) == pytest.approx(expected, abs=1e-13)
+    for leaf in fused:
+        leaf.requires_grad_()
+    assert torch.autograd.gradcheck(lambda *x: fidelity_loss(x, ir, vis), fused)
+    small = [[x.detach().bfloat16() for x in features] for features in (fused, ir, vis)]
+    wide = [[x.double() for x in features] for features in small]
+    assert float(fidelity_loss(*small)) == pytest.approx(float(fidelity_loss(*wide)), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("fused", (7, 8)),
+        ("fused", (6,)),
+        ("fused", (0, 8)),
+        ("ir", (4, 8)),
+        ("vis", (2, 8)),
+        ("vis", (3, 9)),
+        ("text_objective", (2, 8)),
+        ("text_ir", (6, 8)),
+        ("text_vis", (8,)),
+        ("weight", (3,)),
+        ("weight", (6, 1)),
+    ],
+)
+def test_wrong_shapes_are_named(name, shape):
+    arguments = {"fused": (6, 8), "ir": (3, 8), "vis": (3, 8)}
+    arguments |= {"text_objective": (1, 8), "text_ir": (1, 8), "text_vis": (3, 8), "weight": (6,)}
+    tensors = {key: torch.ones(shape if key == name else usual) for key, usual in arguments.items()}
+    with pytest.raises(InputError, match=f"{name} has .*expected"):
+        direction_loss(**tensors)
+
+
+def test_other_wrong_arguments_are_named():
+    x = torch.ones(3, 8)
+    with pytest.raises(DtypeError, match=r"vis is torch.int64"):
+        direction_loss(x, x, x.long(), x, x, x)
+    with pytest.raises(InputError, match=r"ir has shape \[1, 8\]; expected \[3,8\]"):
+        direction_regularization(x, x[:1], x)
+    planes = torch.ones(1, 2, 3, 3)
+    with pytest.raises(InputError, match=r"features of \[1, 2, 1\] layers"):
+        fidelity_loss([planes], [planes, planes], [planes])
+    with pytest.raises(InputError, match=r"features of \[0, 0, 0\] layers"):
+        fidelity_loss([], [], [])
+    with pytest.raises(InputError, match=r"features_vis\[0\] has shape \[1, 2, 3, 4\]"):
+        fidelity_loss([planes], [planes], [torch.ones(1, 2, 3, 4)])
+
+
+# entropy
+
+
+def entropy_of(patch):
+    counts, _ = np.histogram(patch[~np.isnan(patch)], bins=256, range=(0.0, 1.0))
+    p = counts[counts > 0] / max(counts.sum(), 1)
+    return -(p * np.log2(p)).sum()
+
+
+def hostile_patches(dtype):
+    random = np.random.default_rng(3)
+    patches = random.random((9, 31, 37))
+    patches[1] = 0.3
+    patches[2] = 1
+    patches[3] = 2
+    patches[4] = random.integers(0, 257, (31, 37)) / 256  # the edges themselves, and 1
+    patches[5] = random.integers(0, 256, (31, 37)) / 255
+    patches[6] = 3 * random.random((31, 37)) - 1
+    patches[7, ::2] = np.nan
+    patches[7, 1, :3] = np.inf, -np.inf, -0.0
+    patches[8] = random.random((31, 37)) ** 8
+    return patches.astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_entropy_is_the_same_by_torch_by_the_kernel_and_by_numpy(dtype, monkeypatch):
+    monkeypatch.setattr("trainer.entropy._PIXELS_AT_ONCE", 2500)  # in parts of two patches
+    patches = hostile_patches(dtype)
+    by_torch = histogram_entropy(torch.from_numpy(patches))
+    np.testing.assert_allclose(by_torch.numpy(), kernels.entropy(patches), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(by_torch.numpy(), [entropy_of(patch) for patch in patches], rtol=0, atol=1e-12)
+    torch.testing.assert_close(patch_entropy(torch.from_numpy(patches)), by_torch, rtol=0, atol=1e-12)
+    assert by_torch[1] == by_torch[2] == by_torch[3] == 0
+
+
+def test_entropy_reproduces_the_original_code(shared):
+    saved = np.load(shared / "upstream" / "entropy.npz")
+    patches = torch.from_numpy(saved["patches"][:, 0])
+    np.testing.assert_allclose(histogram_entropy(patches).numpy(), saved["entropy"], rtol=0, atol=1e-4)
+
+
+def test_entropy_takes_what_a_training_step_has():
+    patches = torch.rand(2, 9, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert not patch_entropy(patches).requires_grad
+    torch.testing.assert_close(patch_entropy(patches.bfloat16()), patch_entropy(patches.bfloat16().double()))
+    torch.testing.assert_close(patch_entropy(patches.mT), patch_entropy(patches))
+    assert patch_entropy(patches[:0]).shape == (0,)
+    for wrong in (patches[0], patches[:, :0]):
+        with pytest.raises(InputError, match=r"\[M,h,w\]"):
+            patch_entropy(wrong)
+    with pytest.raises(DtypeError, match=r"uint8"):
+        patch_entropy(torch.zeros(1, 3, 3, dtype=torch.uint8))
