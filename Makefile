@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/*)
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format train-smoke clean
 
 demo: $(VENV)/.runtime  ## a fused picture of a generated pair, with its numbers
 	$(BIN)/pyldfusion demo
@@ -31,6 +31,14 @@ lint: $(VENV)/.dev  ## style and types
 format: $(VENV)/.dev  ## what `make lint` asks for, done
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+train-smoke: $(VENV)/.dev  ## 20 steps of language-driven training on generated scenes, exported and opened; CPU
+	rm -rf out/smoke
+	$(BIN)/python -m trainer.prepare --out out/smoke/pairs --scenes 6
+	$(BIN)/python -m trainer --preset smoke --data out/smoke/pairs --out out/smoke/run --device cpu
+	$(BIN)/python -m export out/smoke/run/weights.safetensors -o out/smoke/smoke.onnx
+	$(BIN)/pyldfusion fuse out/smoke/pairs/ir out/smoke/pairs/vi out/smoke/fused --model out/smoke/smoke.onnx
+	$(BIN)/pyldfusion fuse out/smoke/pairs/ir out/smoke/pairs/vi out/smoke/torch --model out/smoke/run/weights.safetensors
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info pyldfusion/_native*.so

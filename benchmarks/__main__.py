@@ -11,6 +11,7 @@ TOPICS = {
     "kernels": "the native kernels against NumPy's own functions",
     "metrics": "the five numbers and the others against a plain NumPy version",
     "quality": "EN CC SD EI VIFF of weights and of classical fusion on test sets",
+    "train": "one step of language-driven training against the authors' way of doing it",
 }
 
 

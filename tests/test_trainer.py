@@ -1,4 +1,4 @@
-"""The trainer as people run it: configuration, pairs from folders, a few real steps, resuming, widening."""
+"""The trainer as people run it: configuration, a few real steps of both recipes, resuming, trouble."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,25 +24,37 @@ pytest.importorskip("tqdm")
 
 from pyldfusion.artefact import open_artefact  # noqa: E402
 from pyldfusion.errors import ArtefactError, InputError  # noqa: E402
-from pyldfusion.generator import Generator  # noqa: E402
+from pyldfusion.generator import Generator, load_generator  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.augment import appearance, degrade  # noqa: E402
-from trainer.config import PRESETS, AugmentConfig, Config, ConfigError, DataConfig, load_config  # noqa: E402
-from trainer.data import Batches, load_pairs  # noqa: E402
+from trainer.build import make_batches, make_generator, make_objective  # noqa: E402
+from trainer.checkpoint import CheckpointError  # noqa: E402
+from trainer.config import PRESETS, AugmentConfig, Config, ConfigError, load_config  # noqa: E402
+from trainer.distributed import ALONE  # noqa: E402
 from trainer.initialise import initialise_scaled  # noqa: E402
-from trainer.loop import DivergedError, schedule, train  # noqa: E402
+from trainer.loop import DivergedError, train  # noqa: E402
+from trainer.objective import Losses  # noqa: E402
 from trainer.optimiser import Muon, orthogonalise  # noqa: E402
+from trainer.pairs import load_pairs  # noqa: E402
+from trainer.schedule import rate_factor  # noqa: E402
 from trainer.supervised import Supervised  # noqa: E402
 from trainer.widen import widen  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = [
-    "data.batch_pixels=8192",
-    'data.crops=["64x64", "48x64"]',
-    'data.late_crops=["80x64"]',
-    "optimiser.warmup=4",
-    "run.log_every=1",
-    "run.save_every=3",
+OFTEN = ["run.log_every=1", "run.save_every=3"]
+SMALL = ["crops.batch_pixels=8192", 'crops.crops=["64x64", "48x64"]', 'crops.late_crops=["80x64"]', "schedule.warmup=4"]
+#: The language recipe in small: lite, four crops of 64 px, three patches, real architectures with random weights.
+LANGUAGE = [
+    "network.variant=lite",
+    "samples.batch=4",
+    "samples.crop=64",
+    "samples.repeat=2",
+    "patches.count=3",
+    "patches.side=[32, 48]",
+    "patches.entropy=4.0",
+    "clip.pretrained=none",
+    "clip.precision=fp32",
+    "vgg.weights=none",
+    "vgg.precision=fp32",
 ]
 
 
@@ -65,19 +78,39 @@ def folder(tmp_path_factory) -> Path:
 
 
 def small(steps: int, *more: str) -> Config:
-    return load_config("supervised-lite", [*SMALL, f"run.steps={steps}", *more])
+    return load_config("supervised-lite", [*SMALL, *OFTEN, f"run.steps={steps}", *more])
 
 
-def run(folder: Path, out: Path, config: Config, resume: bool = False, **more) -> bool:
-    pairs = load_pairs([folder])
-    batches = Batches(pairs, config.data, config.augment, config.run.seed, config.run.steps)
-    return train(config, batches, Supervised(config), out, resume=resume, progress=False, **more)
+def options(*items: str) -> list[str]:
+    return [part for item in items for part in ("--set", item)]
 
 
-def losses(out: Path) -> list[float]:
-    with (out / "log.csv").open(newline="") as file:
-        parts = ("pixel", "gradient", "grid", "structure")
-        return [sum(float(row[part]) for part in parts) for row in csv.DictReader(file)]
+def run(folder: Path, out: Path, config: Config, resume: bool = False, stop_at: int | None = None) -> bool:
+    """A whole run; with ``stop_at`` the power fails before that step."""
+    batches = make_batches(load_pairs([folder], config.data), config, ALONE)
+    if stop_at is not None:
+        batches = PowerCut(batches, stop_at)
+    objective = make_objective(config, torch.device("cpu"))
+    return train(config, batches, objective, out, resume=resume, progress=False)
+
+
+class PowerCut:
+    def __init__(self, batches, step) -> None:
+        self.batches, self.step, self.steps_per_epoch = batches, step, batches.steps_per_epoch
+
+    def __call__(self, step):
+        if step == self.step:
+            raise ConnectionError("power cut")
+        return self.batches(step)
+
+
+def table(out: Path, name: str = "log.csv") -> list[dict[str, str]]:
+    with (out / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(out: Path) -> dict[str, np.ndarray]:
+    return open_artefact(out / "weights.safetensors").state_dict()
 
 
 class TestConfig:
@@ -96,8 +129,11 @@ class TestConfig:
             ("run.steps=many", "run.steps is 'many' (str); expected int"),
             ("run.steps=1.5", "expected int"),
             ("run.steps=true", "expected int"),
-            ("data.crops=[128]", "expected str"),
+            ("crops.crops=[128]", "expected str"),
             ("steps=5", "expected section.key=value"),
+            ("run.objective=speech", "run.objective is 'speech'; known: language, supervised"),
+            ("patches.side=[9, 3]", "the smaller first"),
+            ("samples.batch=0", "samples.batch is 0; expected at least 1"),
         ],
     )
     def test_wrong_options_are_named(self, override, message):
@@ -110,84 +146,17 @@ class TestConfig:
             load_config("supervised-light")
 
     def test_a_whole_number_serves_as_a_float(self):
-        assert load_config("supervised-lite", ["loss.pixel=2"]).loss.pixel == 2.0
+        assert load_config("supervised-lite", ["imitation.pixel=2"]).imitation.pixel == 2.0
 
-
-class TestData:
-    def test_bad_files_are_skipped_and_named(self, tmp_path):
-        random = np.random.default_rng(1)
-        for kind in ("infrared", "visible"):
-            (tmp_path / kind).mkdir()
-            for name in ("good", "corrupt", "sizes", "flat", "tiny"):
-                cv2.imwrite(str(tmp_path / kind / f"{name}.png"), picture(random))
-        cv2.imwrite(str(tmp_path / "visible" / "alone.png"), picture(random))
-        (tmp_path / "infrared" / "corrupt.png").write_bytes(b"\x89PNG not really")
-        cv2.imwrite(str(tmp_path / "visible" / "sizes.png"), picture(random, (96, 96)))
-        cv2.imwrite(str(tmp_path / "visible" / "tiny.png"), picture(random, (16, 16)))
-        for kind in ("infrared", "visible"):
-            cv2.imwrite(str(tmp_path / kind / "flat.png"), np.full((96, 128), 90, np.uint8))
-        pairs = load_pairs([tmp_path])
-        assert [pair.name.split("/")[1] for pair in pairs.pairs] == ["good"]
-        reasons = {name.split("/")[1]: reason for name, reason in pairs.skipped.items()}
-        assert "cannot be decoded" in reasons["corrupt"]
-        assert "sizes differ: 128x96 and 96x96" in reasons["sizes"]
-        assert "nearly constant" in reasons["flat"]
-        assert "16x16" in reasons["tiny"]
-        assert "no partner" in reasons["alone"]
-
-    def test_a_folder_without_pairs_is_an_error_that_says_what_is_looked_for(self, tmp_path):
-        with pytest.raises(InputError, match="cropinfrared/crop_LR_visible"):
-            load_pairs([tmp_path])
-        for kind in ("ir", "vi"):
-            (tmp_path / kind).mkdir()
-        with pytest.raises(InputError, match="share no picture"):
-            load_pairs([tmp_path])
-
-    def test_a_batch_depends_on_seed_and_step_alone(self, folder):
-        pairs = load_pairs([folder])
-
-        def batch(seed, step):
-            return Batches(pairs, small(10).data, AugmentConfig(), seed, 10)(step)
-
-        first, again = batch(0, 3), batch(0, 3)
-        for a, b in zip(vars(first).values(), vars(again).values(), strict=True):
-            assert torch.equal(a, b)
-        other = [batch(0, 4), batch(1, 3)]
-        assert all(o.ir.shape != first.ir.shape or not torch.equal(o.ir, first.ir) for o in other)
-
-    def test_batches_hold_the_pixels_asked_for(self, folder):
-        config = DataConfig(batch_pixels=20_000, crops=("64x48",), late_crops=("32x96",), late_from=0.5)
-        batches = Batches(load_pairs([folder]), config, AugmentConfig(), 0, 10)
-        assert batches(0).ir.shape == (7, 1, 48, 64)
-        assert batches(5).vis.shape == (7, 1, 96, 32)
-
-    def test_sources_stay_registered_and_in_range(self, tmp_path):
-        """The same picture as both sources must come out as the same crop of both."""
-        random = np.random.default_rng(2)
-        x = picture(random)
-        for kind in ("ir", "vi"):
-            (tmp_path / kind).mkdir()
-            cv2.imwrite(str(tmp_path / kind / "x.png"), x)
-        none = dict.fromkeys(vars(AugmentConfig()), 0.0)
-        calm = AugmentConfig(**{**none, "least_contrast": 1.0})
-        batch = Batches(load_pairs([tmp_path]), DataConfig(crops=("64x64",)), calm, 0, 100)(0)
-        assert torch.equal(batch.ir, batch.vis)
-        torch.testing.assert_close(batch.ir, batch.clean_ir, atol=0.5 / 255 + 1e-6, rtol=0)
-        for plane in vars(batch).values():
-            assert float(plane.min()) >= 0 and float(plane.max()) <= 1 and plane.dtype == torch.float32
-
-    def test_flaws_reach_the_network_only(self):
-        random = np.random.default_rng(0)
-        plane = picture(random).astype(np.float32) / 255
-        worst = AugmentConfig(contrast=1, noise=1, noise_range=0.1, blur=1, jpeg=1, useless=0)
-        seen, flat = degrade(plane, np.random.default_rng(1), worst)
-        assert flat is None and np.abs(seen - plane).max() > 0.02
-        gone, flat = degrade(plane, np.random.default_rng(1), replace(worst, useless=1))
-        assert flat is not None and flat.std() < 1e-6
-        assert abs(np.corrcoef(gone.ravel(), plane.ravel())[0, 1]) < 0.2
-        bent = appearance(plane, np.random.default_rng(1), AugmentConfig(gamma=1, shade=0, soft=0, equalise=0))
-        order = np.argsort(plane.ravel())
-        assert (np.diff(bent.ravel()[order]) >= -1e-6).all()  # polarity is kept
+    def test_presets_build_on_each_other_and_one_sentence_is_a_list(self, tmp_path):
+        (tmp_path / "mine.toml").write_text('base = "authors"\n[prompts]\nobjective = "a sharp image"\n')
+        mine, authors = load_config(str(tmp_path / "mine.toml")), load_config("authors")
+        assert mine.prompts.objective == ("a sharp image",)
+        assert replace(mine, prompts=authors.prompts) == authors
+        (tmp_path / "a.toml").write_text(f'base = "{tmp_path}/b.toml"')
+        (tmp_path / "b.toml").write_text(f'base = "{tmp_path}/a.toml"')
+        with pytest.raises(ConfigError, match="circle"):
+            load_config(str(tmp_path / "a.toml"))
 
 
 class TestOptimiser:
@@ -213,103 +182,255 @@ class TestOptimiser:
         torch.testing.assert_close(network.bias, other, atol=1e-6, rtol=0)
         assert float((network.weight.detach() - start["weight"]).abs().max()) > 0.02
 
-    def test_the_schedule_warms_up_stays_and_falls(self):
-        config = replace(load_config("supervised-lite").optimiser, warmup=10, decay_from=0.5, final=0.1)
-        rates = [schedule(step, 100, config) for step in range(101)]
+    def test_milestones_are_those_of_the_paper(self):
+        """Warm-up over the first epoch, epochs 1-50 in full, 51-60 at a half, 61-70 at a quarter."""
+        config = load_config("paper").schedule
+        rates = [rate_factor(step, 700, 10, config) for step in range(700)]
+        assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
+        assert rates[10:500] == [1.0] * 490 and rates[500:600] == [0.5] * 100 and rates[600:] == [0.25] * 100
+
+    def test_the_cosine_warms_up_stays_and_falls(self):
+        config = replace(load_config("supervised-lite").schedule, warmup=10, decay_from=0.5, final=0.1)
+        rates = [rate_factor(step, 100, 7, config) for step in range(101)]
         assert rates[0] == pytest.approx(0.1) and rates[10:51] == [1.0] * 41
         assert all(a > b for a, b in itertools.pairwise(rates[50:]))
         assert rates[100] == pytest.approx(0.1)
 
 
-class TestLoop:
+class TestSupervised:
     def test_the_loss_falls_and_the_weights_open(self, folder, tmp_path):
         out = tmp_path / "run"
-        calm = ["loss.grid=0.0"]
+        calm = ["imitation.grid=0.0"]
         calm += [f"augment.{name}=0.0" for name in vars(AugmentConfig()) if name != "least_contrast"]
-        code = main(
-            ["--preset", "supervised-lite", "--data", str(folder), "--out", str(out), "--device", "cpu"]
-            + [part for item in [*SMALL, *calm, "run.steps=40"] for part in ("--set", item)]
-        )
-        assert code == 0
-        history = losses(out)
-        assert len(history) == 40
-        assert np.mean(history[-8:]) < 0.8 * np.mean(history[:8])
-        weights = open_artefact(out / "weights.safetensors")
-        assert weights.variant == "lite"
-        assert weights.metadata["clip_trained"] == "no" and weights.metadata["step"] == "40"
-        assert "mine: 6 pairs" in weights.metadata["trained_on"]
-        assert json.loads(weights.metadata["config"])["run"]["steps"] == 40
-        generator = Generator("lite")
-        generator.load_state_dict({k: torch.from_numpy(v) for k, v in weights.state_dict().items()})
-
-    def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(self, folder, tmp_path):
-        config = small(8)
-        assert run(folder, tmp_path / "whole", config)
-        pairs = load_pairs([folder])
-        batches = Batches(pairs, config.data, config.augment, config.run.seed, 8)
-
-        def power_cut(step):
-            if step == 5:
-                raise ConnectionError("power cut")
-            return batches(step)
-
-        with pytest.raises(ConnectionError):
-            train(config, power_cut, Supervised(config), tmp_path / "cut", progress=False)
-        assert run(folder, tmp_path / "cut", config, resume=True)
-        whole, cut = (open_artefact(tmp_path / name / "weights.safetensors").state_dict() for name in ("whole", "cut"))
-        for name, tensor in whole.items():
-            assert np.array_equal(tensor, cut[name]), name
-        assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+        command = ["--preset", "supervised-lite", "--data", str(folder), "--out", str(out), "--device", "cpu"]
+        assert main([*command, *options(*SMALL, *OFTEN, *calm, "run.steps=40")]) == 0
+        losses = [float(row["loss"]) for row in table(out)]
+        assert len(losses) == 40
+        assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+        made = open_artefact(out / "weights.safetensors")
+        assert made.variant == "lite"
+        assert made.metadata["clip_trained"] == "no" and made.metadata["step"] == "40"
+        assert "mine: 6 pairs" in made.metadata["trained_on"]
+        assert json.loads(made.metadata["config"])["run"]["steps"] == 40
+        load_generator(out / "weights.safetensors")
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["complete"] and summary["step"] == 40 and summary["losses"]["pixel"] > 0
 
     def test_another_seed_gives_other_weights(self, folder, tmp_path):
-        outs = []
         for seed in (0, 1):
             run(folder, tmp_path / str(seed), small(2, f"run.seed={seed}"))
-            outs.append(open_artefact(tmp_path / str(seed) / "weights.safetensors").state_dict())
-        assert any(not np.array_equal(outs[0][name], outs[1][name]) for name in outs[0])
+        first, second = weights(tmp_path / "0"), weights(tmp_path / "1")
+        assert any(not np.array_equal(first[name], second[name]) for name in first)
 
+    def test_validation_leaves_numbers_and_pictures(self, folder, tmp_path):
+        config = small(4, f"validation.data='{folder}'", "validation.every=2", "validation.pairs=3")
+        run(folder, tmp_path, config)
+        rows = table(tmp_path, "validation.csv")
+        assert [row["step"] for row in rows] == ["2", "4"]
+        assert 0 < float(rows[0]["EN"]) <= 8 and set(rows[0]) == {"step", "EN", "CC", "SD", "EI", "VIFF"}
+        strip = cv2.imread(str(tmp_path / "pictures" / "step_000004.png"), cv2.IMREAD_GRAYSCALE)
+        assert strip.shape == (3 * 192, 3 * 256)  # three pairs; infrared, visible, fused
+        assert list((tmp_path / "tensorboard").glob("events*"))
+        assert json.loads((tmp_path / "summary.json").read_text())["validation"]["EN"] == pytest.approx(
+            float(rows[1]["EN"]), rel=1e-4
+        )
+
+
+@pytest.fixture(scope="module")
+def language(tiny_clip):
+    """Makes a configuration of the language recipe in small."""
+
+    def make(steps: int, *more: str, preset: str = "paper") -> Config:
+        return load_config(preset, [*LANGUAGE, *OFTEN, f"clip.model='{tiny_clip}'", f"run.steps={steps}", *more])
+
+    return make
+
+
+@pytest.mark.filterwarnings("ignore:.*random.*")
+class TestLanguage:
+    def test_the_loss_falls_and_its_parts_are_logged(self, folder, tmp_path, language):
+        run(folder, tmp_path, language(16, "schedule.warmup=2", "network.initial=scaled"))
+        rows = table(tmp_path)
+        assert {"loss", "whole", "patches", "regulariser", "fidelity", "kept", "rate"} <= set(rows[0])
+        for row in rows:
+            parts = sum(float(row[name]) for name in ("whole", "patches", "regulariser", "fidelity"))
+            assert parts == pytest.approx(float(row["loss"]), rel=1e-4)
+            assert 0 <= float(row["kept"]) <= 1
+        losses = [float(row["loss"]) for row in rows]
+        assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+    def test_parts_of_weight_zero_need_no_tower(self, folder, tmp_path, language):
+        only = ["loss.whole=0.0", "loss.patches=0.0", "loss.regulariser=0.0", "clip.pretrained=/no/such/file"]
+        run(folder, tmp_path / "fidelity", language(1, *only))
+        assert float(table(tmp_path / "fidelity")[0]["fidelity"]) > 0
+        run(folder, tmp_path / "clip", language(1, "loss.fidelity=0.0", "vgg.weights=/no/such/file"))
+        assert "fidelity" not in table(tmp_path / "clip")[0]
+
+    @pytest.mark.parametrize("preset", ["paper", "authors"])
+    def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(self, folder, tmp_path, language, preset):
+        config = language(8, "optimiser.average=0.9", "clip.precision=bf16", preset=preset)
+        assert run(folder, tmp_path / "whole", config)
+        with pytest.raises(ConnectionError):
+            run(folder, tmp_path / "cut", config, stop_at=5)
+        assert run(folder, tmp_path / "cut", config, resume=True)
+        whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+        assert all(np.array_equal(whole[name], cut[name]) for name in whole)
+        timeless = [
+            [{k: v for k, v in row.items() if k not in ("seconds", "samples a second")} for row in table(tmp_path / n)]
+            for n in ("whole", "cut")
+        ]
+        assert timeless[0] == timeless[1]
+
+    def test_workers_change_nothing(self, folder, tmp_path, language):
+        for workers in (0, 2):
+            run(folder, tmp_path / str(workers), language(3, f"data.workers={workers}", preset="authors"))
+        none, two = weights(tmp_path / "0"), weights(tmp_path / "2")
+        assert all(np.array_equal(none[name], two[name]) for name in none)
+
+    def test_fp16_towers_train_with_a_scaled_loss(self, folder, tmp_path, language):
+        run(folder, tmp_path / "a", language(2, "clip.precision=fp16"))
+        run(folder, tmp_path / "b", language(2))
+        half, full = (float(table(tmp_path / name)[0]["loss"]) for name in "ab")
+        assert half == pytest.approx(full, rel=5e-3)
+        norms = [float(table(tmp_path / name)[0]["gradient norm"]) for name in "ab"]
+        assert norms[0] == pytest.approx(norms[1], rel=0.1)
+
+    def test_an_epoch_is_as_many_steps_as_full_batches(self, folder, tmp_path, language):
+        run(folder, tmp_path, language(0, "run.epochs=2"))  # 6 pairs, twice an epoch, batches of 4
+        assert len(table(tmp_path)) == 2 * 3
+
+
+class TestTrouble:
     def test_losses_that_are_not_finite_are_skipped_then_end_the_run(self, folder, tmp_path):
         config = small(30, "run.give_up=3")
-        teach = Supervised(config)
-        seen = []
+        teach, seen = Supervised(config), []
 
         def objective(generator, batch):
             seen.append(1)
-            parts = teach(generator, batch)
             factor = float("nan") if len(seen) in (2, 3) or len(seen) > 8 else 1.0
-            return {name: part * factor for name, part in parts.items()}
+            return Losses({name: part * factor for name, part in teach(generator, batch).parts.items()})
 
-        batches = Batches(load_pairs([folder]), config.data, config.augment, 0, 30)
+        batches = make_batches(load_pairs([folder]), config, ALONE)
         with pytest.raises(DivergedError, match="3 losses in a row"):
             train(config, batches, objective, tmp_path / "run", progress=False)
         assert len(seen) == 11
-        weights = open_artefact(tmp_path / "run" / "weights.safetensors").state_dict()
-        assert all(np.isfinite(tensor).all() for tensor in weights.values())
+        assert all(np.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
+        assert [row["skipped"] for row in table(tmp_path / "run")][:4] == ["0", "1", "2", "2"]
 
     def test_sigterm_saves_and_says_how_to_go_on(self, folder, tmp_path):
         out = tmp_path / "run"
-        options = [part for item in [*SMALL, "run.steps=100000"] for part in ("--set", item)]
         command = [sys.executable, "-m", "trainer", "--preset", "supervised-lite", "--data", str(folder)]
-        command += ["--out", str(out), "--device", "cpu", "--threads", "1", *options]
+        command += ["--out", str(out), "--device", "cpu", "--threads", "1"]
+        command += options(*SMALL, *OFTEN, "run.steps=100000", "data.workers=1")
         with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env={**os.environ}) as process:
-            deadline = time.monotonic() + 60
-            while not (out / "state.pt").exists() and time.monotonic() < deadline:
-                time.sleep(0.1)
+            wait_for(out / "weights.safetensors")
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=60)
         assert process.returncode == 3, errors
-        assert "--resume" in errors and "python -m trainer" in errors
+        assert "--resume" in errors and "python -m trainer" in errors and "Traceback" not in errors
         assert int(open_artefact(out / "weights.safetensors").metadata["step"]) >= 3
+        assert not json.loads((out / "summary.json").read_text())["complete"]
         assert not list(out.glob(".*"))
 
+    def test_a_kill_at_any_moment_leaves_a_checkpoint_that_resumes(self, folder, tmp_path):
+        out = tmp_path / "run"
+        base = ["--preset", "supervised-lite", "--data", str(folder), "--out", str(out), "--device", "cpu"]
+        base += options(*SMALL, "run.save_every=1")
+        command = [sys.executable, "-m", "trainer", *base, *options("run.steps=100000")]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            wait_for(out / "weights.safetensors")
+            time.sleep(0.37)
+            process.kill()
+        step = torch.load(out / "state.pt", weights_only=True)["step"]
+        assert main([*base, "--resume", *options(f"run.steps={step + 1}")]) == 0
+        assert json.loads((out / "summary.json").read_text())["step"] == step + 1
+
+    def test_a_full_disk_costs_no_checkpoint(self, folder, tmp_path):
+        out = tmp_path / "run"
+        assert run(folder, out, small(3))
+        before = {path.name: path.read_bytes() for path in out.glob("*.[ps][ta]*") if path.is_file()}
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # what a full disk is to a writer
+        try:
+            with pytest.warns(UserWarning, match="the run goes on"), pytest.raises(CheckpointError, match="--out"):
+                run(folder, out, small(9), resume=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert before.keys() >= {"state.pt", "weights.safetensors"}
+        assert all((out / name).read_bytes() == content for name, content in before.items() if name != "summary.json")
+        assert not list(out.glob(".*"))
+        assert run(folder, out, small(9), resume=True)
+
     def test_wrong_use_ends_with_a_message(self, folder, tmp_path, capsys):
-        out = ["--out", str(tmp_path / "none")]
-        assert main(["--preset", "supervised-lite", "--data", str(tmp_path), *out]) == 2
-        assert "no folders of infrared and visible" in capsys.readouterr().err
-        assert main(["--preset", "supervised-lite", "--data", str(folder), "--resume", *out]) == 2
-        assert "nothing to resume" in capsys.readouterr().err
-        assert main(["--preset", "supervised-lite", "--data", str(folder), *out, "--set", "run.step=1"]) == 2
-        assert "did you mean 'steps'" in capsys.readouterr().err
+        def says(*command: str) -> str:
+            assert main(["--device", "cpu", *command]) == 2
+            return capsys.readouterr().err
+
+        lite = ["--preset", "supervised-lite", "--out", str(tmp_path / "run")]
+        data = ["--data", str(folder)]
+        assert "no folders of infrared and visible" in says(*lite, "--data", str(tmp_path))
+        assert "nothing to resume" in says(*lite, *data, "--resume")
+        assert "did you mean 'steps'" in says(*lite, *data, "--set", "run.step=1")
+        assert "no device" in says(*lite, *data, "--device", "gpu")
+        assert "lower samples.batch" in says("--data", str(folder), "--out", str(tmp_path / "x"))  # 6 pairs, batch 16
+        assert main([*lite, *data, "--device", "cpu", *options(*SMALL, "run.steps=1")]) == 0
+        assert "already holds a run" in says(*lite, *data)
+        other = ["--preset", "supervised-full", "--out", str(tmp_path / "run"), "--resume"]
+        assert "network.variant = 'lite', not 'full'" in says(*other, *data)
+        (tmp_path / "run" / "state.pt").write_bytes(b"PK not a checkpoint")
+        assert "cannot be read as the state of a run" in says(*lite, *data, "--resume")
+        torch.save({"step": 3}, tmp_path / "run" / "state.pt")
+        assert "not the state of a run" in says(*lite, *data, "--resume")
+
+
+def wait_for(path: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.05)
+
+
+@pytest.mark.filterwarnings("ignore:.*random.*")
+class TestManyProcesses:
+    """Two processes, each with half of every batch, against one with all of it."""
+
+    @pytest.fixture(scope="class")
+    def runs(self, folder, tmp_path_factory, tiny_clip):
+        root = tmp_path_factory.mktemp("ranks")
+        for precision in ("fp64", "fp32"):
+            command = ["-m", "trainer", "--data", str(folder), "--preset", "authors", "--device", "cpu"]
+            command += ["--threads", "1", "--out"]
+            settings = options(*LANGUAGE, *OFTEN, f"clip.model='{tiny_clip}'", "run.steps=4", "schedule.warmup=2")
+            settings += options(f"run.precision={precision}", "network.variant=full")
+            one = [sys.executable, *command, str(root / f"{precision}1"), *settings]
+            torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+            two = [*torchrun, *command, str(root / f"{precision}2"), *settings]
+            for call in (one, two):
+                done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+                assert done.returncode == 0, done.stderr[-3000:]
+        return root
+
+    def test_the_same_weights_in_float64(self, runs):
+        one, two = (torch.load(runs / f"fp64{n}" / "state.pt", weights_only=True)["generator"] for n in (1, 2))
+        assert one.keys() == two.keys() and all(tensor.dtype == torch.float64 for tensor in one.values())
+        assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-8
+
+    def test_the_same_losses_and_pictures_in_float32(self, runs):
+        one, two = table(runs / "fp321"), table(runs / "fp322")
+        assert len(one) == len(two) == 4
+        for a, b in zip(one, two, strict=True):
+            for name in ("loss", "whole", "patches", "regulariser", "fidelity"):
+                assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-3, abs=1e-5), name
+        random = torch.Generator().manual_seed(0)
+        ir, vis = (torch.rand(1, 1, 64, 80, generator=random) for _ in range(2))
+        first, second = (load_generator(runs / f"fp32{n}" / "weights.safetensors") for n in (1, 2))
+        with torch.no_grad():
+            assert float((first(ir, vis) - second(ir, vis)).abs().max()) < 1e-3
+
+    def test_a_batch_that_cannot_be_shared_is_an_error(self, folder):
+        config = load_config("paper", [*LANGUAGE, "samples.batch=3"])
+        with pytest.raises(ConfigError, match="samples.batch"):
+            make_batches(load_pairs([folder], config.data), config, replace(ALONE, world=2))
 
 
 class TestWiden:
@@ -337,9 +458,9 @@ class TestWiden:
     def test_a_run_starts_from_it(self, folder, tmp_path):
         run(folder, tmp_path / "lite", small(2))
         start = tmp_path / "lite" / "weights.safetensors"
-        options = [*SMALL, "run.steps=2", f"network.start='{start}'"]
-        run(folder, tmp_path / "full", load_config("supervised-full", options))
+        settings = [*SMALL, *OFTEN, "run.steps=2", f"network.start='{start}'"]
+        run(folder, tmp_path / "full", load_config("supervised-full", settings))
         assert open_artefact(tmp_path / "full" / "weights.safetensors").variant == "full"
-        with pytest.raises(ArtefactError, match="cannot start from it"):
-            full = tmp_path / "full" / "weights.safetensors"
-            run(folder, tmp_path / "no", small(2, f"network.start='{full}'"))
+        full = tmp_path / "full" / "weights.safetensors"
+        run(folder, tmp_path / "pruned", small(2, f"network.start='{full}'"))
+        assert open_artefact(tmp_path / "pruned" / "weights.safetensors").variant == "lite"
