@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from trainer.data import load_pairs
+from trainer.pairs import load_pairs
 from trainer.prepare import main
 from trainer.provenance import describe_data
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from pyldfusion.errors import InputError, PyldfusionError
 
-from .data import find_pairs
 from .provenance import MANIFEST
+from .roots import find_roots
 
 M3SVD = ("M3SVD (Linfeng-Tang/M3SVD)", "MIT")
 SCENES = ("pyldfusion.scene", "Apache-2.0")
@@ -29,13 +29,13 @@ Item = tuple[str, np.ndarray, np.ndarray, tuple[str, str]]
 
 def pictures(root: Path, prefix: str) -> Iterator[Item]:
     """Pairs of ``root`` whose names begin with ``prefix``."""
-    found, _ = find_pairs(root)
-    for ir_path, vis_path in found:
-        if ir_path.stem.startswith(prefix):
-            ir, vis = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in (ir_path, vis_path))
+    for files in (files for found in find_roots([root]) for files in found.files):
+        if files.ir.stem.startswith(prefix):
+            # the codec's own luma, 1 level off read_planes' here and there: what the bundled weights were trained on
+            ir, vis = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in (files.ir, files.vis))
             if ir is None or vis is None:
-                raise InputError(f"{ir_path} or {vis_path} cannot be decoded")
-            yield ir_path.stem, ir, vis, M3SVD
+                raise InputError(f"{files.ir} or {files.vis} cannot be decoded")
+            yield files.ir.stem, ir, vis, M3SVD
 
 
 def films(root: Path, every: int) -> Iterator[Item]:

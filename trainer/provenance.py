@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
-from .data import PairSet
+from .pairs import PairSet
+from .roots import find_roots
 
 __all__ = ["MANIFEST", "describe_data"]
 
@@ -14,26 +16,38 @@ __all__ = ["MANIFEST", "describe_data"]
 MANIFEST = "manifest.csv"
 
 
-def describe_data(roots: list[str], pairs: PairSet) -> dict[str, str]:
-    """``trained_on`` (sources and numbers of pairs), ``terms`` and ``data_sha256`` of what a run has loaded."""
+def describe_data(roots: Sequence[str | Path], pairs: PairSet) -> dict[str, str]:
+    """``trained_on`` (sources and numbers of pairs), ``terms`` and ``data_sha256`` of what a run has loaded.
+
+    Sources and terms are the columns of those names in the manifest: :data:`MANIFEST` in a folder of pairs, or the CSV
+    file that is itself the root.
+
+    Args:
+        roots: as given to :func:`trainer.pairs.load_pairs`.
+        pairs: what that returned.
+    """
     used = {pair.name for pair in pairs.pairs}
     sources: Counter[str] = Counter()
     terms: set[str] = set()
-    for root in map(Path, roots):
-        names = {name.split("/", 1)[1] for name in used if name.startswith(f"{root.name}/")}
-        manifest = root / MANIFEST
-        if manifest.is_file():
-            with manifest.open(newline="") as file:
-                rows = {row["name"]: row for row in csv.DictReader(file)}
-            for name in names:
-                row = rows.get(name, {})
-                sources[row.get("source", root.name)] += 1
-                terms.add(row.get("terms", "not stated"))
-        else:
-            sources[root.name] += len(names)
-            terms.add(f"not stated ({root.name} has no {MANIFEST})")
+    for root in find_roots(roots):
+        rows = _rows(root.path if root.path.is_file() else root.path / MANIFEST)
+        unknown = f"not stated ({root.label} has no {MANIFEST})" if rows is None else "not stated"
+        for files in root.files:
+            if files.name in used:
+                row = (rows or {}).get(files.name.removeprefix(f"{root.label}/"), {})
+                sources[row.get("source") or root.label] += 1
+                terms.add(row.get("terms") or unknown)
     return {
         "trained_on": "; ".join(f"{source}: {count} pairs" for source, count in sorted(sources.items())),
         "terms": "; ".join(sorted(terms)),
         "data_sha256": pairs.digest(),
     }
+
+
+def _rows(manifest: Path) -> dict[str, dict[str, str]] | None:
+    """Rows of a manifest by the name of the pair; None where there is none."""
+    if not manifest.is_file():
+        return None
+    with manifest.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file, skipinitialspace=True)
+        return {row.get("name") or Path(row.get("vis") or "").stem: row for row in rows}
