@@ -1,0 +1,161 @@
+"""LDFusion's objective: a sentence says what the fused picture should look like, CLIP and VGG judge it (Eq. 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pyldfusion.errors import InputError
+
+from .clip import Clip
+from .config import Config, ConfigError
+from .entropy import patch_entropy
+from .losses import direction_loss, direction_regularization, fidelity_loss
+from .objective import Batch, Losses
+from .patches import Patches, cut_patches, draw_patches
+from .vgg import FidelityTower
+
+__all__ = ["LanguageDriven"]
+
+
+class LanguageDriven:
+    """The loss of LDFusion for the training loop: L = L_d + lambda Phi + alpha L_v.
+
+    Parts, each with its weight in it and left out where that is 0: ``whole`` and ``patches`` (Eq. 3), ``regulariser``
+    (Eq. 7), ``fidelity`` (Eq. 13). Shown besides: ``kept``, the share of patches that pass the entropy filter (Eq. 17).
+    The network runs once; no gradient goes through the sources. Losses are taken in float32, or in float64 where the
+    network's output is.
+
+    Args:
+        config: weights (``loss``), ``patches`` and ``run.seed`` are read.
+        clip: the judge and its sentences; None is enough where only ``fidelity`` counts.
+        vgg: None is enough where ``fidelity`` is 0.
+
+    Raises:
+        ConfigError: every weight is 0, or a tower is missing that a weight asks for.
+    """
+
+    def __init__(self, config: Config, clip: Clip | None, vgg: FidelityTower | None) -> None:
+        self.weights, self.patches, self.seed = config.loss, config.patches, config.run.seed
+        self.with_patches = self.weights.patches != 0 and self.patches.count > 0
+        self.with_whole = self.weights.whole != 0 or self.weights.regulariser != 0
+        self.with_clip = self.with_whole or self.with_patches
+        if not self.with_clip and not self.weights.fidelity:
+            raise ConfigError("all weights of [loss] are 0; expected whole, patches, regulariser or fidelity above it")
+        for tower, wanted, name in ((clip, self.with_clip, "CLIP"), (vgg, self.weights.fidelity, "VGG-19")):
+            if wanted and tower is None:
+                raise ConfigError(f"the weights of [loss] ask for {name}, and there is none; give it or set them to 0")
+        self.clip, self.vgg = clip, vgg
+
+    def __call__(self, generator: nn.Module, batch: Batch) -> Losses:
+        fused = generator(batch.ir, batch.vis)
+        fused = fused.to(torch.promote_types(fused.dtype, torch.float32))
+        ir, vis = batch.clean_ir.to(fused.dtype), batch.clean_vis.to(fused.dtype)
+        with torch.autocast(fused.device.type, enabled=False):  # the towers turn their own on
+            parts, shown = self._language(fused, ir, vis, batch) if self.with_clip else ({}, {})
+            if self.weights.fidelity:
+                parts["fidelity"] = self.weights.fidelity * self._fidelity(fused, ir, vis)
+        return Losses(parts, shown)
+
+    def _language(
+        self, fused: Tensor, ir: Tensor, vis: Tensor, batch: Batch
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The parts that CLIP judges, and what is shown of them."""
+        parts, shown = {}, {}
+        tower = self.clip.tower
+        with torch.no_grad():
+            ir_seen, vis_seen = tower(torch.cat([ir, vis])).chunk(2)
+        texts = (self._objective(batch.names, len(fused)), self.clip.infrared, self.clip.visible)
+        pictures = [fused] if self.with_whole else []
+        if self.with_patches:
+            chosen = self._choose(fused, ir, vis, batch.step)
+            shown["kept"] = chosen.kept
+            pictures.append(chosen.fused)
+        seen = encode(tower, pictures)
+        if self.weights.whole:
+            parts["whole"] = self.weights.whole * direction_loss(seen[0], ir_seen, vis_seen, *texts)
+        if self.with_patches:
+            parts["patches"] = self.weights.patches * chosen.loss(seen[-1], ir_seen, vis_seen, texts)
+        if self.weights.regulariser:
+            parts["regulariser"] = self.weights.regulariser * direction_regularization(seen[0], ir_seen, vis_seen)
+        return parts, shown
+
+    def _choose(self, fused: Tensor, ir: Tensor, vis: Tensor, step: int) -> Chosen:
+        """Cut the fused patches and say which of them count: those with enough to see in both sources (Eq. 17)."""
+        config, size = self.patches, self.clip.tower.size
+        patches = draw_patches(config, *fused.shape[-2:], seed=self.seed, step=step)
+        cut = cut_patches(fused[:, 0], patches, size).reshape(-1, 1, size, size)  # [crops x B,1,size,size]
+        if config.entropy < 0:
+            return Chosen(cut, None, None, cut.new_ones(()))
+        mask = self._enough_to_see(ir, vis, patches)
+        kept = mask.to(cut.dtype).mean()
+        if config.compact == "yes" or (config.compact == "auto" and cut.device.type == "cpu"):
+            index = mask.nonzero()[:, 0]
+            return Chosen(cut[index], None, index, kept)
+        return Chosen(cut, mask.to(cut.dtype), None, kept)
+
+    @torch.no_grad()
+    def _enough_to_see(self, ir: Tensor, vis: Tensor, patches: Patches) -> Tensor:
+        """Bool [crops x B]: the entropy of both sources' patches is above sigma, on the patch as CLIP would see it."""
+        size = self.clip.tower.size
+        cut = cut_patches(torch.cat([ir, vis])[:, 0], patches, size)
+        # means of values in [0, 1] that rounding put outside would not be counted
+        bits = patch_entropy(cut.clamp(0, 1).reshape(-1, size, size)).view(len(patches), 2, len(ir))
+        return (bits > self.patches.entropy).all(1).flatten()
+
+    def _fidelity(self, fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+        with torch.no_grad():
+            sources = [features.chunk(2) for features in self.vgg(torch.cat([ir, vis]))]
+        features_ir, features_vis = zip(*sources, strict=True)
+        return fidelity_loss(self.vgg(fused), features_ir, features_vis)
+
+    def _objective(self, names: Sequence[str], count: int) -> Tensor:
+        """The objective's embedding [1,D], or [B,D] where pictures have sentences of their own."""
+        content = self.clip.content
+        if not content:
+            return self.clip.objective
+        if len(names) != count:
+            raise InputError(f"{len(names)} names for {count} pictures; expected one each, to find their sentences")
+        stems = [name.rpartition("/")[2] for name in names]
+        default = self.clip.objective
+        return torch.cat(
+            [content.get(name, content.get(stem, default)) for name, stem in zip(names, stems, strict=True)]
+        )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Fused patches to encode, and how they count.
+
+    Attributes:
+        fused: [K,1,size,size]: all patches crop-major, or only those of ``index``.
+        weight: [K] of 0 and 1, or None where all of ``fused`` count.
+        index: [K], which of the crops x B patches these are; None: all.
+        kept: scalar, the share of all patches that count.
+    """
+
+    fused: Tensor
+    weight: Tensor | None
+    index: Tensor | None
+    kept: Tensor
+
+    def loss(self, seen: Tensor, ir: Tensor, vis: Tensor, texts: Sequence[Tensor]) -> Tensor:
+        """L_d of the patches against the whole sources [B,D], mean over all patches, those that do not count too."""
+        if self.index is None:
+            return direction_loss(seen, ir, vis, *texts, self.weight)
+        if not len(self.index):
+            return self.fused.sum()  # 0, with a gradient of 0
+        picture = self.index % len(ir)
+        texts = [text if len(text) == 1 else text[picture] for text in texts]
+        return self.kept * direction_loss(seen, ir[picture], vis[picture], *texts)
+
+
+def encode(tower: nn.Module, pictures: Sequence[Tensor]) -> list[Tensor]:
+    """Embeddings of several stacks of planes, in one call of the tower where they are of its size."""
+    counts = [len(stack) for stack in pictures]
+    if len({stack.shape[1:] for stack in pictures}) == 1 and sum(counts):
+        return list(tower(torch.cat(list(pictures))).split(counts))
+    return [tower(stack) if len(stack) else stack.new_empty(0, tower.dim) for stack in pictures]
