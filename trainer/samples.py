@@ -101,7 +101,8 @@ class EpochSamples:
             crop = crop_square(planes, self.config.crop, random)
             if self.config.affine:
                 crop = bend(crop, affine_map(self.affine, self.config.crop, random))
-            if crop.std(axis=(1, 2)).max() >= self.config.least_deviation:
+            least = self.config.least_deviation
+            if least <= 0 or crop.std(axis=(1, 2)).max() >= least:
                 break
         noise = np.float32(self.config.noise)
         seen = crop + noise * random.standard_normal(crop.shape, np.float32) if noise else crop
