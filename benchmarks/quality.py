@@ -1,10 +1,11 @@
-"""Fusion quality: means of the metrics over folders of pairs, for our weights and for plain methods beside them.
+"""Fusion quality: means of the metrics over sets of pairs, for our weights and for plain methods beside them.
 
 ``python -m benchmarks quality --data DIR [--data DIR] [--weights NAME=FILE] [--results NAME=DIR] [--sheet FILE]``
 
-A data folder holds ir/ and vi/ with the same names, or several such folders. Everything is measured on luma. Beside the
-usual metrics stands ``noise``: how much stronger the finest detail is than in the visible picture where that is flat
-(1 is the same); contrast alone raises EN, SD, EI and VIFF, and this tells whether noise came with it.
+It measures as ``python -m trainer.evaluate`` does, with three differences: classical methods are measured too,
+everything is on luma, and beside the usual metrics stands ``noise``: how much stronger the finest detail is than in
+the visible picture where that is flat (1 is the same). Contrast alone raises EN, SD, EI and VIFF; this tells whether
+noise came with it.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from pyldfusion import Fuser, metrics
 from pyldfusion.artefact import open_artefact
 from pyldfusion.errors import InputError, PyldfusionError
+from trainer.roots import Root, find_roots
+from trainer.scoring import Method, Pictures, Sample, network, read_sample, score
+from trainer.tables import markdown, summarise
 
 __all__ = ["flat_noise", "laplacian_pyramid_fusion", "main", "mean_fusion"]
 
-Method = Callable[[np.ndarray, np.ndarray], np.ndarray]
 KEYS = ("EN", "CC", "SD", "EI", "VIFF", "Qabf", "MI", "SSIM", "noise")
 
 
@@ -72,77 +73,27 @@ def flat_noise(fused: np.ndarray, ir: np.ndarray, vis: np.ndarray) -> float:
     return float((fine[0][flat].std() + 0.5) / (fine[2][flat].std() + 0.5))
 
 
-def neural(path: str, engine: str | None) -> Method:
-    """Our network from a file or a bundled name."""
-    fuser = Fuser(path, engine=engine)
-    return lambda ir, vis: fuser.fuse(ir, vis)
-
-
-def teacher() -> Method:
+def teacher(sample: Sample) -> np.ndarray:
     """The picture that the bundled weights were taught to imitate."""
     import torch
 
     from trainer.teacher import teach
 
-    def fuse(ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
-        planes = (torch.from_numpy(x.astype(np.float32) / 255)[None, None] for x in (ir, vis))
-        return np.rint(teach(*planes)[0, 0].numpy() * 255).astype(np.uint8)
-
-    return fuse
+    planes = (torch.from_numpy(x.astype(np.float32) / 255)[None, None] for x in (sample.ir, sample.vis))
+    return np.rint(teach(*planes)[0, 0].numpy() * 255).astype(np.uint8)
 
 
-def sets(root: Path) -> list[Path]:
-    """``root`` itself if it holds ir/ and vi/, else its folders that do."""
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    found = [path for path in folders if (path / "ir").is_dir() and (path / "vi").is_dir()]
-    if not found:
-        raise InputError(f"{root} holds no pairs: expected the folders ir/ and vi/, here or one level down")
-    return found
+def measure(fused: np.ndarray, ir: np.ndarray, vis: np.ndarray) -> dict[str, float]:
+    return {"noise": flat_noise(fused, ir, vis)}
 
 
-def pairs(folder: Path, limit: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Names and luma of the first ``limit`` pairs (0: all), infrared resized onto the visible where sizes differ."""
-    result = []
-    for path in sorted((folder / "vi").iterdir())[: limit or None]:
-        ir, vis = (cv2.imread(str(p), cv2.IMREAD_GRAYSCALE) for p in (folder / "ir" / path.name, path))
-        if ir is None or vis is None:
-            raise InputError(f"{path} or its infrared partner is missing or cannot be decoded")
-        if ir.shape != vis.shape:
-            ir = cv2.resize(ir, vis.shape[::-1])
-        result.append((path.name, ir, vis))
-    return result
-
-
-def score(methods: dict[str, Method], folder: Path, limit: int) -> dict[str, dict[str, float]]:
-    """Method -> metric -> mean over the pairs of ``folder``."""
-    values: dict[str, list[list[float]]] = {name: [] for name in methods}
-    for _, ir, vis in pairs(folder, limit):
-        for name, fuse in methods.items():
-            fused = fuse(ir, vis)
-            row = {**metrics.evaluate(fused, ir, vis), "noise": flat_noise(fused, ir, vis)}
-            values[name].append([row[key] for key in KEYS])
-    return {
-        name: dict(zip(KEYS, map(float, np.nanmean(np.array(rows), axis=0)), strict=True))
-        for name, rows in values.items()
-    }
-
-
-def table(name: str, count: int, rows: dict[str, dict[str, float]]) -> str:
-    """Markdown."""
-    lines = [f"### {name} ({count} pairs)", "", "| method | " + " | ".join(KEYS) + " |", "|---|" + "---:|" * len(KEYS)]
-    for method, row in rows.items():
-        cells = (f"{row[key]:.1f}" if key in ("SD", "EI") else f"{row[key]:.3f}" for key in KEYS)
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def sheet(methods: dict[str, Method], folders: list[Path], count: int, path: Path) -> None:
+def sheet(methods: dict[str, Method], roots: list[Root], count: int, path: Path) -> None:
     """A picture to look at: a row a pair, infrared, visible, then every method, 320 px wide."""
     rows = []
-    for folder in folders:
-        names = pairs(folder, 0)
-        for _, ir, vis in names[:: max(1, len(names) // count)][:count]:
-            shown = [ir, vis, *(fuse(ir, vis) for fuse in methods.values())]
+    for root in roots:
+        for files in root.files[:: max(1, len(root.files) // count)][:count]:
+            sample = read_sample(files, luma=True)
+            shown = [sample.ir, sample.vis, *(method.fuse(sample) for method in methods.values())]
             rows.append(np.hstack([cv2.resize(x, (320, 240), interpolation=cv2.INTER_AREA) for x in shown]))
     if not cv2.imwrite(str(path), np.vstack(rows)):
         raise InputError(f"cannot write {path}")
@@ -164,42 +115,31 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
-        folders = [folder for root in args.data for folder in sets(root)]
-        methods: dict[str, Method] = {"mean": mean_fusion, "pyramid": laplacian_pyramid_fusion}
+        roots = find_roots(args.data)
+        methods = {
+            "mean": Method(lambda sample: mean_fusion(sample.ir, sample.vis)),
+            "pyramid": Method(lambda sample: laplacian_pyramid_fusion(sample.ir, sample.vis)),
+        }
         if args.teacher:
-            methods["teacher"] = teacher()
+            methods["teacher"] = Method(teacher)
         named = dict(pair.split("=", 1) for pair in args.weights or []) or {name: name for name in ("lite", "full")}
         models = {name: open_artefact(path) for name, path in named.items()}
-        methods |= {name: neural(named[name], args.engine) for name in models}
+        methods |= {name: network(path, engine=args.engine, precision=None) for name, path in named.items()}
+        shown = dict(methods)
+        methods |= {name: Pictures(folder).method() for name, folder in (pair.split("=", 1) for pair in args.results)}
         report = {"models": {name: model.sha256 for name, model in models.items()}, "sets": {}}
-        for folder in folders:
-            rows = score(methods, folder, args.limit)
-            for entry in args.results:
-                name, directory = entry.split("=", 1)
-                rows[name] = score_results(Path(directory), folder, args.limit)
-            report["sets"][folder.name] = rows
-            print(table(folder.name, len(pairs(folder, args.limit)), rows), flush=True)
+        for root in roots:
+            table = summarise({root.label: score(root, methods, luma=True, limit=args.limit, also=measure)})
+            report["sets"][root.label] = {name: row.values for name, row in table[root.label].items()}
+            print(markdown(table, KEYS, bold=False), flush=True)
         if args.json:
             args.json.write_text(json.dumps(report, indent=1))
         if args.sheet:
-            sheet(methods, folders, 4, args.sheet)
+            sheet(shown, roots, 4, args.sheet)
     except PyldfusionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def score_results(results: Path, folder: Path, limit: int) -> dict[str, float]:
-    """Means for pictures that another program has made."""
-    by_picture = {}
-    for name, ir, vis in pairs(folder, limit):
-        fused = cv2.imread(str(results / folder.name / name), cv2.IMREAD_GRAYSCALE)
-        if fused is None:
-            fused = cv2.imread(str(results / name), cv2.IMREAD_GRAYSCALE)
-        if fused is None or fused.shape != vis.shape:
-            raise InputError(f"{results} (or its {folder.name}/) has no {name} of {vis.shape[1]}x{vis.shape[0]} pixels")
-        by_picture[name] = {**metrics.evaluate(fused, ir, vis), "noise": flat_noise(fused, ir, vis)}
-    return {key: float(np.nanmean([row[key] for row in by_picture.values()])) for key in KEYS}
 
 
 if __name__ == "__main__":

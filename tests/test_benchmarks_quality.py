@@ -61,7 +61,7 @@ def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
     report, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
     assert main([*arguments, "--json", str(report), "--sheet", str(sheet)]) == 0
     text = capsys.readouterr().out
-    assert "### a (1 pairs)" in text and "| pyramid |" in text
+    assert "### a (1 pair)" in text and "| pyramid |" in text
     numbers = json.loads(report.read_text())
     assert set(numbers["sets"]) == {"a", "b"}
     assert set(numbers["sets"]["a"]) == {"mean", "pyramid", "ours", "mine"}
@@ -75,4 +75,4 @@ def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
 
 def test_a_folder_without_pairs_is_an_error(tmp_path, capsys):
     assert main(["--data", str(tmp_path)]) == 2
-    assert "no pairs" in capsys.readouterr().err
+    assert "no folders of infrared and visible" in capsys.readouterr().err

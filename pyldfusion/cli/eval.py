@@ -17,7 +17,6 @@ import csv
 import io
 import json
 import math
-import statistics
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -214,11 +213,9 @@ def _json(records: list[dict[str, Any]]) -> str:
 
 def _mean(records: list[dict[str, Any]]) -> dict[str, float]:
     """The mean of each metric over the records that have a value of it; NaN if none has."""
-    from ..metrics import NAMES
+    from ..metrics import NAMES, mean
 
-    measured = [record["metrics"] for record in records if record["metrics"]]
-    values = {name: [row[name] for row in measured if not math.isnan(row[name])] for name in NAMES}
-    return {name: statistics.fmean(found) if found else math.nan for name, found in values.items()}
+    return dict.fromkeys(NAMES, math.nan) | mean(record["metrics"] for record in records if record["metrics"])
 
 
 def _write(target: str, text: str) -> None:

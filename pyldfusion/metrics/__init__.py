@@ -18,9 +18,11 @@ side is below 41 pixels, SSIM where it is below 11.
 
 from __future__ import annotations
 
+import statistics
 import warnings
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 from . import gradients, histograms, windows
@@ -34,6 +36,7 @@ __all__ = [
     "ei",
     "en",
     "evaluate",
+    "mean",
     "mi",
     "qabf",
     "sd",
@@ -73,6 +76,16 @@ def evaluate(fused: Any, ir: Any, vis: Any) -> dict[str, float]:
             similarity,
         )
     return dict(zip(NAMES, values, strict=True))
+
+
+def mean(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over several pictures' rows of :func:`evaluate`, keyed as the first row is.
+
+    A picture without a value (NaN) is left out of that metric's mean; NaN where none has one, {} for no rows.
+    """
+    rows = list(rows)
+    found = {name: [row[name] for row in rows if not isnan(row[name])] for name in (rows[0] if rows else ())}
+    return {name: statistics.fmean(values) if values else nan for name, values in found.items()}
 
 
 def en(fused: Any) -> float:
