@@ -692,13 +692,18 @@ class TestStream:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
                 assert process.stdout.readline().strip() == "ready", process.stderr.read()
                 os.killpg(process.pid, number)
-            out, errors = process.communicate(timeout=60)
+            try:
+                out, errors = process.communicate(timeout=60)
+            finally:
+                process.kill()
         assert (process.returncode, out.split(), errors) == (0, ["interrupted", "0"], "")
 
 
-#: Twice signals that are only noted, with 20 more batches after each; then one that interrupts the waiting itself.
+#: Twice signals that are only noted, with 20 more batches after each; then one that interrupts the waiting itself. At
+#: last it ends with a stream that nobody has closed.
 SIGNALLED = """
 import itertools, multiprocessing, signal, sys, time
+import torch
 from trainer.config import load_config
 from trainer.interrupt import interrupted
 from trainer.loader import stream
@@ -727,4 +732,7 @@ deadline = time.monotonic() + 20
 while multiprocessing.active_children() and time.monotonic() < deadline:
     time.sleep(0.05)
 print(len(multiprocessing.active_children()))
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5  # seconds that torch gives a worker at the end
+open_stream = stream(EpochSamples(load_pairs([sys.argv[1]], crop=64), config), 0, 10**6, workers=2)
+next(open_stream)
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +50,7 @@ def _from_workers(batches: Batches, steps: range, workers: int, pin: bool) -> It
         multiprocessing_context="fork",  # cached planes are shared, not copied
         generator=torch.Generator(),  # else it would draw from the global one, and workers would change the run
     )
-    with _held_back({signal.SIGINT, signal.SIGTERM}):
+    with _held_back(signal.SIGINT, signal.SIGTERM):
         made = iter(loader)  # starts the workers
     try:
         for item in made:
@@ -82,10 +84,18 @@ def _as_it_is(item: Any) -> Any:
 def _begin(worker: int) -> None:
     # 0 and not 1: OpenCV would stop its threads, which did not come along in the fork, and wait for ever
     cv2.setNumThreads(0)
+    threading.Thread(target=_leave_when_told, daemon=True).start()
+
+
+def _leave_when_told() -> None:
+    """End this worker when the main process, and nobody else, sends SIGTERM: at its own end, if it could not say so."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @contextlib.contextmanager
-def _held_back(signals: set[signal.Signals]) -> Iterator[None]:
+def _held_back(*signals: signal.Signals) -> Iterator[None]:
     """Keep signals from processes that are started meanwhile, for as long as they live.
 
     Ctrl-C and many schedulers signal all processes at once. When the run ends is for the main process to say; workers
