@@ -23,10 +23,10 @@ pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
 from pyldfusion.artefact import open_artefact  # noqa: E402
-from pyldfusion.errors import ArtefactError, InputError  # noqa: E402
+from pyldfusion.errors import ArtefactError  # noqa: E402
 from pyldfusion.generator import Generator, load_generator  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.build import make_batches, make_generator, make_objective  # noqa: E402
+from trainer.build import make_batches, make_objective  # noqa: E402
 from trainer.checkpoint import CheckpointError  # noqa: E402
 from trainer.config import PRESETS, AugmentConfig, Config, ConfigError, load_config  # noqa: E402
 from trainer.distributed import ALONE  # noqa: E402
@@ -42,14 +42,14 @@ from trainer.widen import widen  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 OFTEN = ["run.log_every=1", "run.save_every=3"]
 SMALL = ["crops.batch_pixels=8192", 'crops.crops=["64x64", "48x64"]', 'crops.late_crops=["80x64"]', "schedule.warmup=4"]
-#: The language recipe in small: lite, four crops of 64 px, three patches, real architectures with random weights.
+#: The language recipe in small: lite, four crops of 32 px, three patches, real architectures with random weights.
 LANGUAGE = [
     "network.variant=lite",
     "samples.batch=4",
-    "samples.crop=64",
+    "samples.crop=32",
     "samples.repeat=2",
     "patches.count=3",
-    "patches.side=[32, 48]",
+    "patches.side=[16, 24]",
     "patches.entropy=4.0",
     "clip.pretrained=none",
     "clip.precision=fp32",
@@ -131,7 +131,7 @@ class TestConfig:
             ("run.steps=true", "expected int"),
             ("crops.crops=[128]", "expected str"),
             ("steps=5", "expected section.key=value"),
-            ("run.objective=speech", "run.objective is 'speech'; known: language, supervised"),
+            ("run.objective=speech", "run.objective is 'speech'; did you mean 'supervised'"),
             ("patches.side=[9, 3]", "the smaller first"),
             ("samples.batch=0", "samples.batch is 0; expected at least 1"),
         ],
@@ -372,7 +372,9 @@ class TestTrouble:
         assert "nothing to resume" in says(*lite, *data, "--resume")
         assert "did you mean 'steps'" in says(*lite, *data, "--set", "run.step=1")
         assert "no device" in says(*lite, *data, "--device", "gpu")
-        assert "lower samples.batch" in says("--data", str(folder), "--out", str(tmp_path / "x"))  # 6 pairs, batch 16
+        few = ["--data", str(folder), "--out", str(tmp_path / "few"), "--set", "samples.crop=96"]
+        assert "lower samples.batch" in says(*few)  # 6 pairs, batch 16
+        assert "expected at least 113 a side" in says(*few[:-2])
         assert main([*lite, *data, "--device", "cpu", *options(*SMALL, "run.steps=1")]) == 0
         assert "already holds a run" in says(*lite, *data)
         other = ["--preset", "supervised-full", "--out", str(tmp_path / "run"), "--resume"]
@@ -429,7 +431,7 @@ class TestManyProcesses:
 
     def test_a_batch_that_cannot_be_shared_is_an_error(self, folder):
         config = load_config("paper", [*LANGUAGE, "samples.batch=3"])
-        with pytest.raises(ConfigError, match="samples.batch"):
+        with pytest.raises(ConfigError, match=r"samples\.batch"):
             make_batches(load_pairs([folder], config.data), config, replace(ALONE, world=2))
 
 
