@@ -397,19 +397,21 @@ class TestManyProcesses:
     """Two processes, each with half of every batch, against one with all of it."""
 
     @pytest.fixture(scope="class")
-    def runs(self, folder, tmp_path_factory, tiny_clip):
+    @classmethod
+    def runs(cls, folder, tmp_path_factory, tiny_clip):
         root = tmp_path_factory.mktemp("ranks")
         for precision in ("fp64", "fp32"):
-            command = ["-m", "trainer", "--data", str(folder), "--preset", "authors", "--device", "cpu"]
-            command += ["--threads", "1", "--out"]
-            settings = options(*LANGUAGE, *OFTEN, f"clip.model='{tiny_clip}'", "run.steps=4", "schedule.warmup=2")
-            settings += options(f"run.precision={precision}", "network.variant=full")
-            one = [sys.executable, *command, str(root / f"{precision}1"), *settings]
+            command = ["--data", str(folder), "--preset", "authors", "--device", "cpu"]
+            settings = [*LANGUAGE, *OFTEN, "run.steps=3", "schedule.warmup=2"]
+            # in fp32 a small rate: Adam turns rounding into whole steps where a gradient is nearly none
+            settings += ["optimiser.rate=1e-5"] * (precision == "fp32")
+            settings += [f"clip.model='{tiny_clip}'", f"run.precision={precision}", "network.variant=full"]
+            command += options(*settings)
+            assert main([*command, "--out", str(root / f"{precision}1")]) == 0
             torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-            two = [*torchrun, *command, str(root / f"{precision}2"), *settings]
-            for call in (one, two):
-                done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-                assert done.returncode == 0, done.stderr[-3000:]
+            two = [*torchrun, "-m", "trainer", *command, "--out", str(root / f"{precision}2")]
+            done = subprocess.run(two, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+            assert done.returncode == 0, done.stderr[-3000:]
         return root
 
     def test_the_same_weights_in_float64(self, runs):
@@ -417,14 +419,14 @@ class TestManyProcesses:
         assert one.keys() == two.keys() and all(tensor.dtype == torch.float64 for tensor in one.values())
         assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-8
 
-    def test_the_same_losses_and_pictures_in_float32(self, runs):
+    def test_the_same_losses_and_pictures_in_float32(self, runs, folder):
         one, two = table(runs / "fp321"), table(runs / "fp322")
-        assert len(one) == len(two) == 4
+        assert len(one) == len(two) == 3
         for a, b in zip(one, two, strict=True):
             for name in ("loss", "whole", "patches", "regulariser", "fidelity"):
                 assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-3, abs=1e-5), name
-        random = torch.Generator().manual_seed(0)
-        ir, vis = (torch.rand(1, 1, 64, 80, generator=random) for _ in range(2))
+        pair = load_pairs([folder]).pairs[0]
+        ir, vis = (torch.from_numpy(plane.astype(np.float32) / 255)[None, None] for plane in pair.planes())
         first, second = (load_generator(runs / f"fp32{n}" / "weights.safetensors") for n in (1, 2))
         with torch.no_grad():
             assert float((first(ir, vis) - second(ir, vis)).abs().max()) < 1e-3
