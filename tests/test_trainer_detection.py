@@ -65,11 +65,10 @@ def stems(folder: Path) -> set[str]:
     return {path.stem for path in folder.iterdir()}
 
 
-def test_the_layout_is_that_of_yolo_trainers(m3fd, weights, tmp_path, capsys):
+def test_the_layout_is_that_of_yolo_trainers(m3fd, tmp_path, capsys):
     yaml = pytest.importorskip("yaml")
     out = tmp_path / "yolo"
-    argv = ["export", "--weights", weights, "--data", m3fd, "--labels", m3fd / "Annotation", "--out", out]
-    assert main([*map(str, argv), "--device", "cpu", "--names", ",".join(NAMES)]) == 0
+    assert export(m3fd, out, "--method", m3fd / "Vis", "--names", ",".join(NAMES)) == 0
     printed = capsys.readouterr()
     assert "left out, without labels: M3FD/00009" in printed.err
     assert "7 pictures for training, 2 for validation" in printed.out
@@ -78,15 +77,12 @@ def test_the_layout_is_that_of_yolo_trainers(m3fd, weights, tmp_path, capsys):
     described = yaml.safe_load((out / "data.yaml").read_text())
     assert described["names"] == dict(enumerate(NAMES))
     seen = set()
-    with Fuser(weights, "cpu", precision="fp32") as fuser:
-        for part in ("train", "val"):
-            pictures, labels = out / described[part], out / described[part].replace("images", "labels")
-            assert stems(pictures) == stems(labels)
-            for path in pictures.iterdir():
-                seen.add(path.stem)
-                ir = cv2.imread(str(m3fd / "Ir" / path.name), 0)
-                vis = cv2.imread(str(m3fd / "Vis" / path.name))
-                assert np.array_equal(cv2.imread(str(path)), fuser.fuse(ir, vis))  # in colour, lossless
+    for part in ("train", "val"):
+        pictures, labels = out / described[part], out / described[part].replace("images", "labels")
+        assert stems(pictures) == stems(labels)
+        seen |= stems(pictures)
+        for path in pictures.iterdir():  # in colour, lossless
+            assert np.array_equal(cv2.imread(str(path)), cv2.imread(str(m3fd / "Vis" / path.name)))
     assert seen == {f"{k:05d}" for k in range(9)}
 
     (label,) = out.glob("labels/*/00003.txt")
@@ -96,6 +92,17 @@ def test_the_layout_is_that_of_yolo_trainers(m3fd, weights, tmp_path, capsys):
     assert [float(word) for word in rows[1][1:]] == pytest.approx([8 / 80, 0.5, 10 / 80, 1], abs=1e-6)
     (empty,) = out.glob("labels/*/00000.txt")
     assert empty.read_text() == ""  # labelled as empty is not the same as not labelled
+
+
+def test_a_network_fuses_in_colour(m3fd, weights, tmp_path):
+    (tmp_path / "pair.csv").write_text(f"ir,vis\n{m3fd / 'Ir' / '00004.png'},{m3fd / 'Vis' / '00004.png'}\n")
+    argv = ["export", "--weights", weights, "--data", tmp_path / "pair.csv", "--out", tmp_path / "out", "--val", "0"]
+    assert main([*map(str, argv), "--device", "cpu"]) == 0
+    ir, vis = cv2.imread(str(m3fd / "Ir" / "00004.png"), 0), cv2.imread(str(m3fd / "Vis" / "00004.png"))
+    with Fuser(weights, "cpu", precision="fp32") as fuser:
+        fused = fuser.fuse(ir, vis)
+    assert fused.shape == vis.shape
+    assert np.array_equal(cv2.imread(str(tmp_path / "out" / "images" / "train" / "00004.png")), fused)
 
 
 def test_the_split_depends_on_names_and_seed_alone(m3fd, tmp_path):
