@@ -35,6 +35,7 @@ from trainer.loop import DivergedError, train  # noqa: E402
 from trainer.objective import Losses  # noqa: E402
 from trainer.optimiser import Muon, orthogonalise  # noqa: E402
 from trainer.pairs import load_pairs  # noqa: E402
+from trainer.precision import resolve  # noqa: E402
 from trainer.schedule import rate_factor  # noqa: E402
 from trainer.supervised import Supervised  # noqa: E402
 from trainer.widen import widen  # noqa: E402
@@ -298,6 +299,18 @@ class TestLanguage:
     def test_an_epoch_is_as_many_steps_as_full_batches(self, folder, tmp_path, language):
         run(folder, tmp_path, language(0, "run.epochs=2"))  # 6 pairs, twice an epoch, batches of 4
         assert len(table(tmp_path)) == 2 * 3
+
+
+def test_auto_precision_is_one_the_device_has(monkeypatch):
+    config = load_config("paper", ["run.precision=auto", "vgg.precision=fp32"])
+    for native, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("trainer.precision.native_bf16", lambda native=native: native)
+        chosen = resolve(config, torch.device("cpu"))
+        assert (chosen.run.precision, chosen.clip.precision, chosen.vgg.precision) == (expected, expected, "fp32")
+    for capability, expected in (((8, 6), ("bf16", "bf16")), ((7, 5), ("fp32", "fp16"))):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        chosen = resolve(config, torch.device("cuda"))
+        assert (chosen.run.precision, chosen.clip.precision) == expected
 
 
 class TestTrouble:

@@ -18,6 +18,7 @@ from .config import PRESETS, Config, load_config
 from .distributed import join
 from .loop import train
 from .pairs import PairSet, load_pairs
+from .precision import resolve
 from .provenance import describe_data
 
 
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         if not args.resume and (out / "state.pt").exists():
             raise InputError(f"{out} already holds a run; go on with it by --resume, or take another --out")
         with join(args.device) as (ranks, device):
+            config = resolve(config, device)
             pairs = load_pairs(args.data, config.data, args.only, least_side(config))
             batches = make_batches(pairs, config, ranks)
             if ranks.first:

@@ -15,6 +15,7 @@ from .initialise import initialise, initialise_scaled
 from .objective import Batches, Objective
 from .optimiser import Muon
 from .pairs import PairSet
+from .precision import resolve
 from .prune import prune
 from .samples import EpochSamples
 from .supervised import Supervised
@@ -78,6 +79,7 @@ def make_objective(config: Config, device: torch.device) -> Objective:
     """
     if config.run.objective == "supervised":
         return Supervised(config)
+    config = resolve(config, device)
     from .clip import load_clip  # these import open_clip and torchvision, which a supervised run does not need
     from .language import LanguageDriven
     from .vgg import load_vgg

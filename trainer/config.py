@@ -47,7 +47,7 @@ class RunConfig:
     epochs: int = 70
     #: steps of the whole run; 0: as many as ``epochs`` take.
     steps: int = 0
-    #: of the generator: "fp32", "bf16" (autocast) or "fp64" (for tests of exactness).
+    #: of the generator: "fp32", "bf16" (autocast), "auto" (bf16 where the device has it), "fp64" (to test exactness).
     precision: str = "fp32"
     #: ``torch.compile`` the generator and the towers.
     compile: bool = False
@@ -169,8 +169,8 @@ class ClipConfig:
     model: str = "ViT-B-32-quickgelu"
     #: open_clip's tag of the weights, a local file, or "none": seeded random weights, for tests and speed.
     pretrained: str = "openai"
-    #: "fp32", or "bf16" or "fp16" by autocast.
-    precision: str = "bf16"
+    #: "fp32", "bf16" or "fp16" by autocast, or "auto": the fastest that the device computes in itself.
+    precision: str = "auto"
     #: recompute activations in the backward pass: less memory, about a third more time.
     checkpoint: bool = False
 
@@ -181,8 +181,8 @@ class VggConfig:
 
     #: a local file, "" for torchvision's own download, or "none": seeded random weights.
     weights: str = ""
-    #: "fp32", or "bf16" or "fp16" by autocast.
-    precision: str = "bf16"
+    #: as for CLIP.
+    precision: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -298,11 +298,11 @@ class Config:
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("run.objective", self.run.objective, ("language", "supervised")),
-            ("run.precision", self.run.precision, ("fp32", "bf16", "fp64")),
+            ("run.precision", self.run.precision, ("auto", "fp32", "bf16", "fp64")),
             ("network.initial", self.network.initial, ("authors", "scaled")),
             ("data.cache", self.data.cache, ("memory", "disk", "no")),
-            ("clip.precision", self.clip.precision, ("fp32", "bf16", "fp16")),
-            ("vgg.precision", self.vgg.precision, ("fp32", "bf16", "fp16")),
+            ("clip.precision", self.clip.precision, ("auto", "fp32", "bf16", "fp16")),
+            ("vgg.precision", self.vgg.precision, ("auto", "fp32", "bf16", "fp16")),
             ("patches.compact", self.patches.compact, ("auto", "yes", "no")),
             ("optimiser.name", self.optimiser.name, ("adam", "muon")),
             ("schedule.kind", self.schedule.kind, ("milestones", "cosine")),
