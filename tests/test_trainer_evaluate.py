@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import math
 import re
+import shlex
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,8 @@ from trainer.evaluate import main  # noqa: E402
 from trainer.roots import find_roots  # noqa: E402
 from trainer.scoring import Pictures, read_sample, score, short_side_size  # noqa: E402
 from trainer.tables import FORMATS, Row, markdown, summarise  # noqa: E402
+
+from .conftest import ROOT  # noqa: E402
 
 COLUMNS = ("EN", "CC", "CC_uint8", "SD", "EI", "VIFF")
 SIZES = {"town": [(75, 64), (64, 81)], "field": [(66, 66)]}
@@ -288,3 +292,21 @@ def test_deep_pictures_are_read_as_the_runtime_reads_them(tmp_path):
     assert sample.ir.dtype == sample.vis.dtype == np.uint8
     assert int(sample.ir.max()) - int(sample.ir.min()) == 255 and (sample.vis == 100).all()
     assert read_sample(root.files[0], luma=True).vis.shape == (48, 64)
+
+
+DOCUMENTED = [
+    line.split("#")[0]
+    for block in re.findall(r"```\n(.*?)```", (ROOT / "docs" / "evaluation.md").read_text(), re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("python -m trainer")
+]
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_documented_commands_have_these_options(command):
+    _, _, module, *argv = shlex.split(command)
+    parser = importlib.import_module(module).parser()
+    args = parser.parse_args(argv[: argv.index("--")] if "--" in argv else argv)
+    for preset in getattr(args, "only", None) or []:
+        assert preset in importlib.import_module(module).ABLATIONS
+    assert len(DOCUMENTED) >= 7
