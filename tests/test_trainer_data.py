@@ -495,6 +495,12 @@ class TestEpochSamples:
             else:
                 assert set(times) == {2 if name == "twice" else 1}
 
+    def test_a_share_of_one_pair_is_that_share_of_the_epochs(self, folder, tmp_path):
+        pairs = load_pairs([folder, f"{write_pairs(tmp_path / 'rare', ['x'])}=0.25"], crop=64)
+        samples = EpochSamples(pairs, language("samples.batch=7"))
+        came = np.mean([7 in samples.order(epoch) for epoch in range(400)])
+        assert came == pytest.approx(0.25 * 7 / 8, abs=0.08)  # then eight samples wait for seven places
+
     def test_less_than_a_batch_is_an_error_that_says_what_to_do(self, folder):
         pairs = load_pairs([folder], crop=64)
         with pytest.raises(InputError, match=r"is 7 samples \(7 pairs.* batch of 16; .* raise samples.repeat to 3"):
@@ -620,6 +626,10 @@ class TestEpochSamples:
         )
         assert (often >= 0.05).all()
         assert (never < 0.05).sum() > (once < 0.05).sum() > 0
+        write_pairs(tmp_path, ["x"], ["ir"], size=(256, 256))
+        cv2.imwrite(str(tmp_path / "vi" / "x.png"), np.full((256, 256), 80, np.uint8))
+        pairs = load_pairs([tmp_path], crop=64)  # one of two is constant: good enough
+        assert np.array_equal(deviations(), deviations("samples.least_deviation=0.05"))
 
 
 def found_in(planes: np.ndarray, crop: np.ndarray) -> list[tuple[int, int]]:

@@ -177,7 +177,7 @@ def _folders(path: Path) -> list[Path]:
 
 def _named_folders(path: Path) -> Folders | None:
     """The infrared and the visible folder in ``path``, if it has two of a known pair of names."""
-    there = {folder.name.lower(): folder for folder in reversed(_folders(path))}
+    there = {folder.name.lower(): folder for folder in _folders(path)}
     for names in FOLDERS:
         ir, vis = (there.get(name.lower()) for name in names)
         if ir and vis:
