@@ -13,7 +13,7 @@ import torch
 
 from pyldfusion.errors import InputError, PyldfusionError
 
-from .build import make_batches, make_objective, total_steps
+from .build import make_batches, make_objective, needs_clip, total_steps
 from .config import PRESETS, Config, load_config
 from .distributed import join
 from .loop import train
@@ -82,7 +82,7 @@ def least_side(config: Config) -> int:
 
 def describe_run(config: Config, args: argparse.Namespace, pairs: PairSet) -> dict[str, str]:
     """What the weights' file says of where they come from."""
-    clip = config.run.objective == "language" and config.clip.pretrained != "none"
+    clip = needs_clip(config) and config.clip.pretrained != "none"
     return {
         "recipe": Path(args.preset).stem,
         "seed": str(config.run.seed),

@@ -21,7 +21,7 @@ from .samples import EpochSamples
 from .supervised import Supervised
 from .widen import widen
 
-__all__ = ["make_batches", "make_generator", "make_objective", "make_optimiser", "total_steps"]
+__all__ = ["make_batches", "make_generator", "make_objective", "make_optimiser", "needs_clip", "total_steps"]
 
 
 def make_generator(config: NetworkConfig, seed: int) -> Generator:
@@ -85,7 +85,7 @@ def make_objective(config: Config, device: torch.device) -> Objective:
     from .vgg import load_vgg
 
     loss = config.loss
-    clip = load_clip(config.clip, config.prompts, device, config.run.seed) if _needs_clip(config) else None
+    clip = load_clip(config.clip, config.prompts, device, config.run.seed) if needs_clip(config) else None
     vgg = load_vgg(config.vgg, device, config.run.seed) if loss.fidelity else None
     for tower in (clip.tower if clip else None, vgg):
         if tower is not None and config.run.precision == "fp64":
@@ -95,5 +95,7 @@ def make_objective(config: Config, device: torch.device) -> Objective:
     return LanguageDriven(config, clip, vgg)
 
 
-def _needs_clip(config: Config) -> bool:
-    return bool(config.loss.whole or config.loss.patches or config.loss.regulariser)
+def needs_clip(config: Config) -> bool:
+    """Whether a part of the loss asks CLIP."""
+    loss = config.loss
+    return config.run.objective == "language" and bool(loss.whole or loss.patches or loss.regulariser)
