@@ -6,7 +6,8 @@ what looks at pictures. Source of the use: LDFusion, Sec. 3.2; planes are shown 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +19,10 @@ from pyldfusion.errors import InputError
 from .config import ClipConfig, ConfigError, PromptConfig
 from .open_clip_model import load_open_clip
 from .prompts import read_content
+from .towers import GreyConv, autocast, warn_if_slow
 
 __all__ = ["Clip", "ImageTower", "load_clip"]
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 #: sentences embedded at once
 BATCH = 64
 
@@ -30,82 +31,86 @@ class ImageTower(nn.Module):
     """CLIP's image encoder for grey planes, frozen; gradients flow to the planes alone.
 
     Where the model begins with an unpadded convolution (every ViT), the repeat to three channels and the
-    normalisation are part of that convolution: ``sum_c W_c * (x - mean_c) / std_c`` is one convolution of one plane
-    and a constant. It then takes a third of the input's memory, and there is nothing to undo in the backward pass.
+    normalisation are folded into it (:class:`~trainer.towers.GreyConv`); elsewhere they are done as written.
 
     Attributes:
-        size: side of its input in pixels, the longer one if it is not square; a picture of that size is not resized.
-        dim: length of an embedding.
-        image_size: (height, width) of its input.
+        size: side of its input in pixels, the longer one if it is not square.
+        image_size: (height, width) of its input; planes of that size are not resized.
+        dim: length D of an embedding.
+        folded: whether the first convolution takes the plane itself.
     """
 
     def __init__(
-        self, visual: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], precision: str = "fp32",
-        fold: bool = True,
-    ) -> None:  # fmt: skip
-        """``fold=False`` keeps repeat and normalisation apart, which a test compares with."""
+        self, visual: nn.Module, mean: Sequence[float], std: Sequence[float], precision: str = "fp32", fold: bool = True
+    ) -> None:
+        """
+        Args:
+            visual: image tower of an open_clip model; it is taken over: frozen, its first convolution replaced.
+            mean, std: of the three channels of its input.
+            precision: "fp32", or "bf16" or "fp16" by autocast.
+            fold: False keeps repeat and normalisation apart, to compare with.
+        """
         super().__init__()
-        height, width = visual.image_size if isinstance(visual.image_size, (tuple, list)) else [visual.image_size] * 2
-        self.image_size = (int(height), int(width))
+        size = visual.image_size
+        self.image_size = tuple(size) if isinstance(size, Sequence) else (size, size)
         self.size = max(self.image_size)
-        self.precision = precision
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
-        self.visual = visual.requires_grad_(False).eval()
+        self.mean, self.std, self.precision = tuple(mean), tuple(std), precision
         self.folded = fold and _fold(visual, mean, std)
-        with torch.no_grad():
-            self.dim = self(torch.zeros(1, 1, *self.image_size)).shape[1]
+        self.visual = visual
+        self.requires_grad_(False).eval()
+        if not self.folded:
+            self.visual.to(memory_format=torch.channels_last)
+        self.dim = _dim(self)
 
     def forward(self, planes: Tensor) -> Tensor:
         """Embeddings, not normalised.
 
         Args:
-            planes: [M,1,H,W] float in [0, 1]; resized (bilinear, ``align_corners=False``) if it is not ``image_size``.
+            planes: [M,1,H,W] float in [0, 1], M may be 0; resized to ``image_size`` (bilinear, ``align_corners=False``)
+                if they have another size.
 
         Returns:
-            [M,D] float32, or float64 if the tower is.
+            [M,D] float32, or float64 if the tower is (after ``tower.double()``).
 
         Raises:
             InputError: planes of another shape.
         """
         if planes.ndim != 4 or planes.shape[1] != 1:
             raise InputError(f"planes have shape {list(planes.shape)}; expected [M,1,H,W]")
-        x = planes.to(self.mean.dtype)
+        x = planes.to(next(self.visual.parameters()).dtype)
+        if not len(x):
+            return x.new_zeros(0, self.dim)
         if x.shape[2:] != self.image_size:
             x = F.interpolate(x, self.image_size, mode="bilinear", align_corners=False)
         if not self.folded:
-            x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)  # [M,1,..] -> [M,3,..]
-        lower = AUTOCAST.get(self.precision) if x.dtype == torch.float32 else None
-        with torch.autocast(x.device.type, lower or torch.bfloat16, enabled=lower is not None):
-            embeddings = self.visual(x)
-        return embeddings.to(x.dtype)
+            channels = [(x - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]
+            x = torch.cat(channels, 1).contiguous(memory_format=torch.channels_last)
+        with autocast(x, self.precision):
+            return self.visual(x).to(x.dtype)
 
 
-def _fold(visual: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> bool:
-    """Make the first convolution take the grey plane itself; False where that would not be exact."""
-    for owner, name in (("", "conv1"), ("trunk.patch_embed", "proj")):  # open_clip's ViT, timm's
+def _fold(visual: nn.Module, mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Have the first convolution take the plane itself; False where that would not be exact."""
+    for path in ("conv1", "trunk.patch_embed.proj"):  # open_clip's ViT; timm's, of SigLIP and others
+        owner, _, name = path.rpartition(".")
         try:
             parent = visual.get_submodule(owner)
         except AttributeError:
             continue
         first = getattr(parent, name, None)
-        if not isinstance(first, nn.Conv2d) or first.in_channels != 3 or first.groups != 1 or any(_padding(first)):
-            continue
-        weight = first.weight.detach().double()
-        scaled = weight / torch.tensor(std, dtype=torch.float64).view(1, 3, 1, 1)
-        shift = -(scaled * torch.tensor(mean, dtype=torch.float64).view(1, 3, 1, 1)).sum((1, 2, 3))
-        if first.bias is not None:
-            shift += first.bias.detach().double()
-        grey = nn.Conv2d(1, first.out_channels, first.kernel_size, first.stride, dilation=first.dilation)
-        grey.weight = nn.Parameter(scaled.sum(1, keepdim=True).to(first.weight), requires_grad=False)
-        grey.bias = nn.Parameter(shift.to(first.weight), requires_grad=False)
-        setattr(parent, name, grey)
-        return True
+        if GreyConv.replaces(first):
+            setattr(parent, name, GreyConv(first, mean, std))
+            return True
     return False
 
 
-def _padding(layer: nn.Conv2d) -> tuple[int, ...]:
-    return (1,) if isinstance(layer.padding, str) and layer.padding != "valid" else tuple(layer.padding)
+@torch.no_grad()
+def _dim(tower: ImageTower) -> int:
+    """Length of an embedding. The model says it, or (timm's) is asked with an empty picture."""
+    if known := getattr(tower.visual, "output_dim", None):
+        return known
+    parameter = next(tower.visual.parameters())
+    return tower(parameter.new_zeros(1, 1, *tower.image_size)).shape[1]
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,13 @@ def load_clip(clip: ClipConfig, prompts: PromptConfig, device: torch.device | st
 
     model, tokenizer, normalisation = load_open_clip(clip, seed)
     model.to(device)
+    warn_if_slow("clip.precision", clip.precision, device)
     embeddings = _embed(model, tokenizer, [*texts.values(), *content.values()], device)
     tower = ImageTower(model.visual, **normalisation, precision=clip.precision)
     if clip.checkpoint:
         tower.visual.set_grad_checkpointing(True)
+        if hasattr(tower.visual, "attnpool"):
+            warnings.warn(f"clip.checkpoint has no effect: open_clip cannot recompute {clip.model}", stacklevel=2)
     objective, infrared, visible, *own = embeddings
     return Clip(tower, objective, infrared, visible, dict(zip(content, own, strict=True)))
 
@@ -159,6 +167,8 @@ def _embed(
 ) -> list[Tensor]:
     """One embedding a group of sentences, [1,D] of unit length: the raw embeddings are averaged, then normalised."""
     sentences = list(dict.fromkeys(sentence for group in groups for sentence in group))
+    for sentence in sentences:
+        _warn_if_cut(tokenizer, sentence)
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         raw = torch.cat(
             [
@@ -168,3 +178,12 @@ def _embed(
         )
     of = dict(zip(sentences, raw, strict=True))
     return [F.normalize(torch.stack([of[s] for s in group]).mean(0, keepdim=True), dim=1) for group in groups]
+
+
+def _warn_if_cut(tokenizer: Callable[..., Tensor], sentence: str) -> None:
+    """The usual tokenizer drops what does not fit, without a word."""
+    if not hasattr(tokenizer, "encode"):
+        return
+    tokens, most = len(tokenizer.encode(sentence)), tokenizer.context_length - 2  # start and end
+    if tokens > most:
+        warnings.warn(f"this prompt has {tokens} tokens, CLIP reads the first {most}: {sentence!r}", stacklevel=4)

@@ -11,6 +11,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def load_open_clip(clip: ClipConfig, seed: int) -> tuple[nn.Module, Callable[...
         raise DependencyError(f"open_clip cannot be imported ({error}); training needs it: {INSTALL}") from error
 
     name, config, input_config = _model_config(open_clip, clip.model)
-    tokenizer = _tokenizer(open_clip, config, clip.model)
+    tokenizer = _tokenizer(config, clip.model)
     if clip.pretrained == "none":
         warnings.warn(
             "CLIP HAS RANDOM WEIGHTS (clip.pretrained=none): the losses mean nothing; for tests and speed only",
@@ -51,7 +52,7 @@ def load_open_clip(clip: ClipConfig, seed: int) -> tuple[nn.Module, Callable[...
         return _build(open_clip, config, seed), tokenizer, _normalisation(open_clip, name, "", input_config)
 
     tag, path = _weight_file(open_clip, name, clip)
-    weights, script = read_weights(path) if path.suffix != ".npz" else ({}, False)
+    weights, script = _read(path, _advice(open_clip, name, tag))
     quick = open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", tag == "openai") if tag else script
     if quick and not config.get("quick_gelu"):
         warnings.warn(
@@ -61,7 +62,7 @@ def load_open_clip(clip: ClipConfig, seed: int) -> tuple[nn.Module, Callable[...
         config["quick_gelu"] = True
     model = _build(open_clip, config, seed)
     try:
-        if path.suffix == ".npz":  # SigLIP's own files
+        if path.suffix == ".npz":
             open_clip.load_checkpoint(model, str(path))
         else:
             _fill(model, weights)
@@ -74,6 +75,20 @@ def load_open_clip(clip: ClipConfig, seed: int) -> tuple[nn.Module, Callable[...
     return model, tokenizer, _normalisation(open_clip, name, tag, input_config)
 
 
+def _read(path: Path, advice: str) -> tuple[dict[str, Tensor], bool]:
+    if path.suffix == ".npz":  # SigLIP's own files, which open_clip reads itself
+        return {}, False
+    try:
+        weights, script = read_weights(path)
+    except ArtefactError as error:
+        raise ArtefactError(f"clip.pretrained: {error}. {advice}") from error
+    if any(key.startswith("vision_model.") for key in weights):
+        raise ArtefactError(
+            f"clip.pretrained: {path} is a file of the transformers package; expected one of open_clip. {advice}"
+        )
+    return weights, script
+
+
 def _model_config(open_clip: Any, model: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Name in open_clip's tables, configuration of the architecture, and of its input where the file has one."""
     if not model.endswith(".json"):
@@ -84,7 +99,7 @@ def _model_config(open_clip: Any, model: str) -> tuple[str, dict[str, Any], dict
                 f"clip.model is {model!r}, not a model of open_clip{_closest(name, open_clip.list_models())}"
             )
         return name, config, {}
-    path = Path(model)
+    path = Path(model).expanduser()
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -94,11 +109,9 @@ def _model_config(open_clip: Any, model: str) -> tuple[str, dict[str, Any], dict
     # The file that comes with weights of a hub (open_clip_config.json) holds the configuration one level down.
     whole = config if isinstance(config, dict) else {}
     config = whole.get("model_cfg", whole)
-    missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in config]
-    if missing:
-        raise ConfigError(
-            f"clip.model: {path} has no {', '.join(missing)}; expected a model configuration of open_clip"
-        )
+    for key, kind in (("embed_dim", int), ("vision_cfg", dict), ("text_cfg", dict)):
+        if not isinstance(config.get(key), kind):
+            raise ConfigError(f"clip.model: {path} has no {key}; expected a model configuration as open_clip has them")
     return path.stem, copy.deepcopy(config), whole.get("preprocess_cfg", {})
 
 
@@ -135,6 +148,9 @@ def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
         own = getattr(model, scalar, None)
         if own is not None:
             weights[scalar] = weights[scalar].reshape(own.shape) if scalar in weights else own.detach()
+    # Buffers that are not stored, such as the attention mask; TorchScript has them in its state dict all the same.
+    for name in {name for name, _ in model.named_buffers()} - set(model.state_dict()):
+        weights.pop(name, None)
     position_ids = "text.transformer.embeddings.position_ids"
     if not hasattr(model, position_ids):
         weights.pop(position_ids, None)
@@ -146,8 +162,8 @@ def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
 def _weight_file(open_clip: Any, name: str, clip: ClipConfig) -> tuple[str, Path]:
     """Tag ("" for a local file) and path of the weights."""
     given = clip.pretrained
-    if Path(given).is_file():
-        return "", Path(given)
+    if Path(given).expanduser().is_file():
+        return "", Path(given).expanduser()
     if os.sep in given or given.lower().endswith(WEIGHT_SUFFIXES):
         raise ArtefactError(f"clip.pretrained: no such file: {given}. {_advice(open_clip, name, '')}")
     entry = open_clip.get_pretrained_cfg(name, given)
@@ -204,11 +220,11 @@ def _advice(open_clip: Any, name: str, tag: str) -> str:
     tag = tag or ("openai" if "openai" in tags else tags[0] if tags else "")
     entry = open_clip.get_pretrained_cfg(name, tag)
     places = []
-    if entry.get("url"):
-        places.append((os.path.basename(entry["url"]), entry["url"]))
     repository, files = _hub_files(entry)
     if repository:
         places.append((files[0], f"https://huggingface.co/{repository}/resolve/main/{files[0]}"))
+    if entry.get("url"):
+        places.append((os.path.basename(entry["url"]), entry["url"]))
     if not places:
         return f"Give a file with weights of {name}: --set clip.pretrained=/path/to/FILE"
     addresses = " or ".join(address for _, address in places)
@@ -232,14 +248,14 @@ def _normalisation(open_clip: Any, name: str, tag: str, input_config: dict[str, 
     return default | known[1] if same else default
 
 
-def _tokenizer(open_clip: Any, config: dict[str, Any], model: str) -> Callable[..., Tensor]:
+def _tokenizer(config: dict[str, Any], model: str) -> Callable[..., Tensor]:
     """By the configuration of the text tower; the vocabulary of the usual one comes with open_clip."""
     text = config["text_cfg"]
     length = text.get("context_length", 77)
     options = dict(text.get("tokenizer_kwargs") or {})
     name = text.get("hf_tokenizer_name")
     if not name:
-        return open_clip.SimpleTokenizer(context_length=length, **options)
+        return _usual_tokenizer(context_length=length, **options)
     from open_clip.tokenizer import HFTokenizer
 
     if text.get("tokenizer_mode"):
@@ -257,3 +273,11 @@ def _tokenizer(open_clip: Any, config: dict[str, Any], model: str) -> Callable[.
             f"({str(error).splitlines()[0]}). On a machine with a network: huggingface-cli download {name}; or set "
             "text_cfg.hf_tokenizer_name to its folder in a model configuration (.json)"
         ) from error
+
+
+@cache
+def _usual_tokenizer(**options: Any) -> Callable[..., Tensor]:
+    """Reading its vocabulary takes a while."""
+    import open_clip
+
+    return open_clip.SimpleTokenizer(**options)

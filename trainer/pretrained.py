@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -31,22 +32,20 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
     Raises:
         ArtefactError: the file is missing, damaged, or not one of these.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise ArtefactError(f"no such file of weights: {path}")
     try:
         content, script = _read(path)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if "Unsupported" in str(error) else "it is no PyTorch file"
-        raise ArtefactError(
-            f"{path} is damaged, no file of weights, or holds more than tensors ({reason}); expected .safetensors, or "
-            "a state dict by torch.save"
-        ) from error
+        if asked := re.search(r"unsupported (?:global: )?(?:global|class) (\S+)", str(error), re.IGNORECASE):
+            raise ArtefactError(
+                f"{path} asks for {asked[1]} when it is unpickled, which could run code; expected tensors alone: "
+                ".safetensors, or a state dict written by torch.save"
+            ) from error
+        raise ArtefactError(f"{path} {_damaged(path)}") from error
     except Exception as error:  # torch, zipfile and safetensors raise many kinds for a damaged file
-        raise ArtefactError(
-            f"{path} ({path.stat().st_size} bytes) is damaged or no file of weights: {str(error).splitlines()[0]}; "
-            "download it again and compare its size"
-        ) from error
+        raise ArtefactError(f"{path} {_damaged(path)} ({(str(error) or repr(error)).splitlines()[0]})") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict):
@@ -57,6 +56,10 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], bool]:
         what = f"{foreign[0]!r} is no tensor" if foreign else "it is empty"
         raise ArtefactError(f"{path} is no state dict ({what}); expected names and tensors")
     return weights, script
+
+
+def _damaged(path: Path) -> str:
+    return f"({path.stat().st_size:,} bytes) is damaged or no file of weights; download it again and compare its size"
 
 
 def _read(path: Path) -> tuple[object, bool]:

@@ -24,7 +24,7 @@ def read_content(path: str | Path) -> dict[str, list[str]]:
     Raises:
         ConfigError: the file cannot be read or an entry is not of this form; names the file and the line or entry.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -58,7 +58,7 @@ def _from_csv(path: Path, text: str) -> list[tuple[str, object, object]]:
                 )
             entries.append((f"line {rows.line_num}", row["name"], row["text"]))
     except csv.Error as error:
-        raise ConfigError(f"{path}, line {rows.line_num}: {error}") from error
+        raise ConfigError(f"{path}, line {rows.reader.line_num}: {error}") from error
     return entries
 
 

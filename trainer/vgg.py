@@ -1,7 +1,7 @@
 """VGG-19 as the fidelity loss looks through it: three layers, of which the last is conv4_2.
 
 Source: Simonyan, Zisserman, "Very Deep Convolutional Networks" (configuration E); LDFusion Eq. 13 compares the 3rd,
-5th and 10th convolution, each after its ReLU. Only these ten convolutions are built (3.5 M of 143 M parameters).
+5th and 10th convolution, each after its ReLU. Only these ten convolutions are built (5.9 M of 144 M parameters).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pyldfusion.errors import ArtefactError, InputError
 from .config import VggConfig
 from .pretrained import network_timeout, read_weights
 from .torchvision_import import import_torchvision
+from .towers import GreyConv, autocast, warn_if_slow
 
 __all__ = ["FidelityTower", "load_vgg"]
 
@@ -24,26 +25,24 @@ FILE = "vgg19-dcbb9e9d.pth"
 ADDRESS = f"https://download.pytorch.org/models/{FILE}"
 #: Convolutions (from 1) whose ReLU is compared: conv2_1, conv3_1, conv4_2.
 COMPARED = (3, 5, 10)
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class FidelityTower(nn.Module):
     """VGG-19 up to conv4_2's ReLU, frozen; gradients flow to the planes alone.
 
-    A grey picture repeated to three channels is convolved with the sum of a kernel over its input channels: the first
-    convolution has one input channel here, which is exact. Planes are not ImageNet-normalised: LDFusion's are not.
+    The first convolution takes the plane itself (:class:`~trainer.towers.GreyConv`), which is exact, as planes are not
+    ImageNet-normalised: LDFusion's are not.
     """
 
     def __init__(self, layers: nn.Sequential, precision: str = "fp32") -> None:
         """``layers``: the convolutions, ReLUs and poolings of torchvision's ``features`` up to conv4_2's ReLU."""
         super().__init__()
-        first = layers[0]
-        grey = nn.Conv2d(1, first.out_channels, first.kernel_size, padding=first.padding)
-        grey.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
-        grey.bias = nn.Parameter(first.bias.detach().clone())
-        self.layers = nn.Sequential(grey, *layers[1:])
-        self.layers = self.layers.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(GreyConv(layers[0]), *layers[1:])
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.precision = precision
+        for layer in layers:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False  # a convolution's output must not be overwritten before its gradient is taken
         relus = [index for index, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]
         self.compared = frozenset(relus[number - 1] for number in COMPARED)
 
@@ -62,10 +61,9 @@ class FidelityTower(nn.Module):
         if planes.ndim != 4 or planes.shape[1] != 1 or min(planes.shape[2:]) < 8:
             raise InputError(f"planes have shape {list(planes.shape)}; expected [N,1,H,W] with sides of at least 8")
         dtype = self.layers[0].weight.dtype
-        lower = AUTOCAST.get(self.precision) if dtype == torch.float32 else None
         features = []
         x = planes.to(dtype).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(planes.device.type, lower or torch.bfloat16, enabled=lower is not None):
+        with autocast(x, self.precision):
             for index, layer in enumerate(self.layers):
                 x = layer(x)
                 if index in self.compared:
@@ -83,6 +81,7 @@ def load_vgg(config: VggConfig, device: torch.device | str, seed: int = 0) -> Fi
         ArtefactError: no weights, or those of another network; says which file to put where.
         DependencyError: torchvision is not there.
     """
+    warn_if_slow("vgg.precision", config.precision, device)
     import_torchvision()
     from torchvision.models.vgg import cfgs, make_layers
 
@@ -99,9 +98,6 @@ def load_vgg(config: VggConfig, device: torch.device | str, seed: int = 0) -> Fi
                 if isinstance(layer, nn.Conv2d):
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                     nn.init.zeros_(layer.bias)
-    for layer in layers:
-        if isinstance(layer, nn.ReLU):
-            layer.inplace = False  # what is kept must not be overwritten
     if config.weights != "none":
         fill(layers, *weights_of(config.weights))
     return FidelityTower(layers, config.precision).to(device)
@@ -110,7 +106,10 @@ def load_vgg(config: VggConfig, device: torch.device | str, seed: int = 0) -> Fi
 def weights_of(given: str) -> tuple[dict[str, Tensor], str]:
     """The state dict of torchvision's vgg19 and where it came from."""
     if given:
-        return read_weights(given)[0], given
+        try:
+            return read_weights(given)[0], given
+        except ArtefactError as error:
+            raise ArtefactError(f"vgg.weights: {error}. {advice()}") from error
     from torchvision.models import VGG19_Weights
 
     try:
