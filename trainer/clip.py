@@ -86,7 +86,10 @@ class ImageTower(nn.Module):
             channels = [(x - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]
             x = torch.cat(channels, 1).contiguous(memory_format=torch.channels_last)
         with autocast(x, self.precision):
-            return self.visual(x).to(x.dtype)
+            embeddings = self.visual(x)
+        if isinstance(embeddings, tuple):  # CoCa's come with the tokens
+            embeddings = embeddings[0]
+        return embeddings.to(x.dtype)
 
 
 def _fold(visual: nn.Module, mean: Sequence[float], std: Sequence[float]) -> bool:
