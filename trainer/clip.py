@@ -175,7 +175,7 @@ def _embed(
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         raw = torch.cat(
             [
-                model.encode_text(tokenizer(sentences[start : start + BATCH]).to(device)).float()
+                model.encode_text(tokenizer(sentences[start : start + BATCH]).to(device), normalize=False).float()
                 for start in range(0, len(sentences), BATCH)
             ]
         )
