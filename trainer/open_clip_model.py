@@ -1,7 +1,7 @@
 """A whole CLIP model, both towers and the tokenizer, from the name and the weights that a configuration gives.
 
 Through open_clip: its model configurations, its table of pretrained weights, its classes. Only the reading of files
-is our own: open_clip before 2.30 unpickles what it is given, and later ones cannot read OpenAI's TorchScript files.
+is our own: open_clip before 2.27 unpickles what it is given, and later ones cannot read OpenAI's TorchScript files.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def _model_config(open_clip: Any, model: str) -> tuple[str, dict[str, Any], dict
     # The file that comes with weights of a hub (open_clip_config.json) holds the configuration one level down.
     whole = config if isinstance(config, dict) else {}
     config = whole.get("model_cfg", whole)
+    config = config if isinstance(config, dict) else {}
     for key, kind in (("embed_dim", int), ("vision_cfg", dict), ("text_cfg", dict)):
         if not isinstance(config.get(key), kind):
             raise ConfigError(f"clip.model: {path} has no {key}; expected a model configuration as open_clip has them")
@@ -138,7 +139,7 @@ def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
     try:
         from open_clip.convert import convert_state_dict
-    except ImportError:  # before 2.30
+    except ImportError:  # before 2.26
         pass
     else:
         weights = convert_state_dict(model, weights)
@@ -148,12 +149,10 @@ def _fill(model: nn.Module, weights: dict[str, Tensor]) -> None:
         own = getattr(model, scalar, None)
         if own is not None:
             weights[scalar] = weights[scalar].reshape(own.shape) if scalar in weights else own.detach()
-    # Buffers that are not stored, such as the attention mask; TorchScript has them in its state dict all the same.
+    # Buffers that are not stored: TorchScript has the attention mask in its state dict all the same, files of models
+    # with a text tower of an older transformers package have its position_ids.
     for name in {name for name, _ in model.named_buffers()} - set(model.state_dict()):
         weights.pop(name, None)
-    position_ids = "text.transformer.embeddings.position_ids"
-    if not hasattr(model, position_ids):
-        weights.pop(position_ids, None)
     resize_pos_embed(weights, model)
     resize_text_pos_embed(weights, model)
     model.load_state_dict(weights)
