@@ -408,7 +408,9 @@ def test_wrong_names_are_errors_that_know_better(clip, error, message):
         load_clip(clip, SENTENCES, "cpu")
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"embed_dim": 4, "vision_cfg": [], "text_cfg": {}}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"model_cfg": 3}', '{"embed_dim": 4, "vision_cfg": [], "text_cfg": {}}']
+)
 def test_a_wrong_model_configuration_is_named(tmp_path, content):
     file = tmp_path / "model.json"
     file.write_text(content)
