@@ -34,11 +34,13 @@ format: $(VENV)/.dev  ## what `make lint` asks for, done
 
 train-smoke: $(VENV)/.dev  ## 20 steps of language-driven training on generated scenes, exported and opened; CPU
 	rm -rf out/smoke
-	$(BIN)/python -m trainer.prepare --out out/smoke/pairs --scenes 6
+	$(BIN)/python -m trainer.prepare --out out/smoke/pairs --scenes 4
 	$(BIN)/python -m trainer --preset smoke --data out/smoke/pairs --out out/smoke/run --device cpu
 	$(BIN)/python -m export out/smoke/run/weights.safetensors -o out/smoke/smoke.onnx
-	$(BIN)/pyldfusion fuse out/smoke/pairs/ir out/smoke/pairs/vi out/smoke/fused --model out/smoke/smoke.onnx
-	$(BIN)/pyldfusion fuse out/smoke/pairs/ir out/smoke/pairs/vi out/smoke/torch --model out/smoke/run/weights.safetensors
+	for model in out/smoke/smoke.onnx out/smoke/run/weights.safetensors; do \
+	  $(BIN)/pyldfusion fuse out/smoke/pairs/ir/scene_0000.png out/smoke/pairs/vi/scene_0000.png \
+	    out/smoke/$$(basename $$model).png --model $$model || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info pyldfusion/_native*.so
