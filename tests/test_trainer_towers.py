@@ -49,7 +49,7 @@ SENTENCES = PromptConfig(objective=("a clear image", "salient objects"), infrare
 
 
 def configuration(path: Path, vision: dict, **more) -> str:
-    path.write_text(json.dumps({"embed_dim": 48, "vision_cfg": vision, "text_cfg": TEXT, **more}))
+    path.write_text(json.dumps({"embed_dim": 48, "vision_cfg": vision, "text_cfg": TEXT} | more))
     return str(path)
 
 
@@ -73,7 +73,7 @@ def plainly(model, x, mean, std, size):
     """Repeated, resized and normalised one after the other, through the model's own ``encode_image``."""
     x = F.interpolate(x.repeat(1, 3, 1, 1), size, mode="bilinear", align_corners=False)
     mean, std = (torch.tensor(values, dtype=x.dtype).view(3, 1, 1) for values in (mean, std))
-    return model.encode_image((x - mean) / std)
+    return model.encode_image((x - mean) / std, normalize=False)
 
 
 def trace(model, x, file):
@@ -151,6 +151,20 @@ def test_timms_towers_are_folded_too(tmp_path):
     tower = ImageTower(model.visual, **normalisation)
     assert (tower.folded, tower.dim, tower.size) == (True, 48, 224)
     torch.testing.assert_close(tower(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_coca_gives_its_embedding_without_the_tokens(tmp_path):
+    vision = vit(attentional_pool=True, attn_pooler_heads=4, output_tokens=True)
+    text = {**TEXT, "embed_cls": True, "output_tokens": True, "context_length": 76}
+    multimodal = {"context_length": 76, "vocab_size": 49408, "width": 48, "heads": 2, "layers": 1}
+    file = configuration(tmp_path / "coca.json", vision, custom_text=True, multimodal_cfg=multimodal, text_cfg=text)
+    model, tokenizer, normalisation = random_model(file)
+    x = planes(2, 1, 64, 64, dtype=torch.float32)
+    found = load_clip(ClipConfig(file, "none", "fp32"), SENTENCES, "cpu")
+    with torch.no_grad():
+        raw = model.encode_text(tokenizer(list(SENTENCES.objective)), normalize=False).mean(0, keepdim=True)
+    torch.testing.assert_close(found.objective, F.normalize(raw))
+    assert close(found.tower(x), plainly(model, x, **normalisation, size=(64, 64)), 1e-5)
 
 
 def test_only_planes_get_a_gradient_and_float64_planes_are_taken(tiny_clip):

@@ -86,7 +86,10 @@ class ImageTower(nn.Module):
             channels = [(x - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]
             x = torch.cat(channels, 1).contiguous(memory_format=torch.channels_last)
         with autocast(x, self.precision):
-            return self.visual(x).to(x.dtype)
+            embeddings = self.visual(x)
+        if isinstance(embeddings, tuple):  # CoCa's come with the tokens
+            embeddings = embeddings[0]
+        return embeddings.to(x.dtype)
 
 
 def _fold(visual: nn.Module, mean: Sequence[float], std: Sequence[float]) -> bool:
@@ -172,7 +175,7 @@ def _embed(
     with torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         raw = torch.cat(
             [
-                model.encode_text(tokenizer(sentences[start : start + BATCH]).to(device)).float()
+                model.encode_text(tokenizer(sentences[start : start + BATCH]).to(device), normalize=False).float()
                 for start in range(0, len(sentences), BATCH)
             ]
         )
