@@ -135,6 +135,7 @@ class TestConfig:
             ("run.objective=speech", "run.objective is 'speech'; did you mean 'supervised'"),
             ("patches.side=[9, 3]", "the smaller first"),
             ("samples.batch=0", "samples.batch is 0; expected at least 1"),
+            ("run.seed=-1", "run.seed is -1; expected at least 0"),
         ],
     )
     def test_wrong_options_are_named(self, override, message):
@@ -373,6 +374,14 @@ class TestTrouble:
         assert all((out / name).read_bytes() == content for name, content in before.items() if name != "summary.json")
         assert not list(out.glob(".*"))
         assert run(folder, out, small(9), resume=True)
+
+    def test_ctrl_c_before_the_first_step_ends_without_a_traceback(self, folder, tmp_path, capsys, monkeypatch):
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("trainer.__main__.load_pairs", interrupt)
+        assert main(["--data", str(folder), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 130
+        assert "nothing was saved" in capsys.readouterr().err
 
     def test_wrong_use_ends_with_a_message(self, folder, tmp_path, capsys):
         def says(*command: str) -> str:

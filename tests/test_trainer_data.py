@@ -192,7 +192,7 @@ class TestManifest:
         }
         for pair in pairs.pairs:
             assert np.array_equal(pair.planes(), read_planes(pair.files.ir, pair.files.vis))
-        described = describe_data([f"{path}=2"], pairs)
+        described = describe_data(pairs)
         assert described["trained_on"] == "pairs: 3 pairs" and described["terms"] == "CC0; MIT; not stated"
 
     def test_a_missing_file_is_skipped_by_name(self, files):

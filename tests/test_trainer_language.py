@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: E402
 from pyldfusion.errors import DependencyError, InputError  # noqa: E402
 from pyldfusion.generator import Generator  # noqa: E402
 from trainer.clip import Clip, ImageTower  # noqa: E402
-from trainer.config import ClipConfig, Config, ConfigError, LossConfig, PatchConfig, RunConfig  # noqa: E402
+from trainer.config import ClipConfig, Config, ConfigError, LossConfig, PatchConfig, PromptConfig, RunConfig  # noqa: E402
 from trainer.initialise import initialise_scaled  # noqa: E402
 from trainer.language import LanguageDriven  # noqa: E402
 from trainer.objective import Batch  # noqa: E402
@@ -269,6 +269,33 @@ def test_pictures_take_sentences_of_their_own(judges):
             close(losses.parts[name], expected[name], name)
     with pytest.raises(InputError, match="0 names for 3 pictures"):
         LanguageDriven(config, clip, None)(pixels, replace(batch, names=()))
+
+
+@pytest.mark.parametrize("compact", ["yes", "no"])
+def test_sentences_of_pictures_may_stand_for_their_sources(judges, compact):
+    """The paper's content prompts. Each picture alone, with that sentence as both source prompts, says what is due."""
+    batch = batch_of()
+    own = {"scene/b": judges.texts["scene/b"], "c": judges.texts["c"]}
+    config = replace(
+        CONFIG,
+        patches=replace(PATCHES, compact=compact, entropy=-1.0),
+        loss=LossConfig(0.2, 0.8, 0, 0),
+        prompts=PromptConfig(content_for="sources"),
+    )
+    found = LanguageDriven(config, replace(judges.clip, content=own), None)(Pixels(fused_of(batch)), batch).parts
+    expected = {"whole": 0.0, "patches": 0.0}
+    for k, name in enumerate(batch.names):
+        text = own.get(name, own.get(name.rpartition("/")[2]))
+        clip = judges.clip if text is None else replace(judges.clip, infrared=text, visible=text)
+        planes = (getattr(batch, field)[k : k + 1] for field in ("ir", "vis", "clean_ir", "clean_vis"))
+        alone = Batch(batch.step, *planes, names=(name,))
+        for part, value in LanguageDriven(config, clip, None)(Pixels(fused_of(batch)[k : k + 1]), alone).parts.items():
+            expected[part] = expected[part] + value / len(batch.names)
+    for part in expected:
+        close(found[part], expected[part], part)
+    objective = replace(config, prompts=PromptConfig())
+    other = LanguageDriven(objective, replace(judges.clip, content=own), None)(Pixels(fused_of(batch)), batch).parts
+    assert abs(float((other["whole"] - found["whole"]).detach())) > 1e-4
 
 
 # parts, weights, towers

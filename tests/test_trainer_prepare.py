@@ -66,20 +66,20 @@ def test_pictures_clips_and_scenes_with_a_manifest(sources, capsys):
 def test_weights_say_what_they_saw(sources):
     out = sources / "made"
     assert main(["--out", str(out), "--m3svd", str(sources / "pictures"), "--scenes", "1"]) == 0
-    described = describe_data([str(out)], load_pairs([out]))
+    described = describe_data(load_pairs([out]))
     assert described["trained_on"] == "M3SVD (Linfeng-Tang/M3SVD): 2 pairs; pyldfusion.scene: 1 pairs"
     assert described["terms"] == "Apache-2.0; MIT"
-    again = describe_data([str(out)], load_pairs([out]))
+    again = describe_data(load_pairs([out]))
     assert again["data_sha256"] == described["data_sha256"]
     plane = cv2.imread(str(out / "ir" / "m3svd_0001_0000.png"), 0)
     plane[0, 0] ^= 1
     cv2.imwrite(str(out / "ir" / "m3svd_0001_0000.png"), plane)
-    assert describe_data([str(out)], load_pairs([out]))["data_sha256"] != described["data_sha256"]
+    assert describe_data(load_pairs([out]))["data_sha256"] != described["data_sha256"]
 
 
 def test_pairs_of_unknown_origin_are_said_to_be_so(sources):
     root = sources / "pictures"
-    assert "not stated" in describe_data([str(root)], load_pairs([root]))["terms"]
+    assert "not stated" in describe_data(load_pairs([root]))["terms"]
 
 
 def test_a_wrong_folder_is_named(tmp_path, capsys):

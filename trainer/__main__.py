@@ -43,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0 complete, 3 interrupted and resumable, 2 an error that the message explains."""
+    """Returns the exit code: 0 complete, 3 interrupted and resumable, 130 interrupted before or behind the steps
+    (what was saved before is whole), 2 an error that the message explains."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
     if args.threads:
@@ -72,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     except PyldfusionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # while pairs or towers are loaded, or a second Ctrl-C
+        print("interrupted; nothing was saved since the last checkpoint, if there is one", file=sys.stderr)
+        return 130
     return 0 if complete else 3
 
 
@@ -90,7 +94,7 @@ def describe_run(config: Config, args: argparse.Namespace, pairs: PairSet) -> di
         "commit": commit(),
         "clip_trained": "yes" if clip else "no",
         "clip": f"{config.clip.model} {Path(config.clip.pretrained).name}" if clip else "",
-        **describe_data(args.data, pairs),
+        **describe_data(pairs),
     }
 
 

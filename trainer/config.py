@@ -156,9 +156,10 @@ class PromptConfig:
     objective: tuple[str, ...] = ("a clear image with detailed background and salient objects",)
     infrared: tuple[str, ...] = ("an infrared image",)
     visible: tuple[str, ...] = ("a visible gray image",)
-    #: CSV (columns name, text) or JSON ({name: text}) with an objective of its own for each picture; the others take
-    #: ``objective``.
+    #: CSV (columns name, text) or JSON ({name: text}) with sentences for single pictures; the rest keep theirs.
     content: str = ""
+    #: what these sentences stand in for: the "objective", or both "sources" (the paper's ablation, Sec. 4.2.4).
+    content_for: str = "objective"
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,7 @@ class Config:
             ("run.objective", self.run.objective, ("language", "supervised")),
             ("run.precision", self.run.precision, ("auto", "fp32", "bf16", "fp64")),
             ("network.initial", self.network.initial, ("authors", "scaled")),
+            ("prompts.content_for", self.prompts.content_for, ("objective", "sources")),
             ("data.cache", self.data.cache, ("memory", "disk", "no")),
             ("clip.precision", self.clip.precision, ("auto", "fp32", "bf16", "fp16")),
             ("vgg.precision", self.vgg.precision, ("auto", "fp32", "bf16", "fp16")),
@@ -310,6 +312,7 @@ class Config:
             if value not in allowed:
                 raise ConfigError(f"{name} is {value!r}{_closest(value, list(allowed))}")
         for name, number, least in (
+            ("run.seed", self.run.seed, 0),
             ("run.steps", self.run.steps, 0),
             ("run.save_every", self.run.save_every, 1),
             ("run.log_every", self.run.log_every, 1),

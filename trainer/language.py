@@ -30,7 +30,7 @@ class LanguageDriven:
     network's output is.
 
     Args:
-        config: weights (``loss``), ``patches`` and ``run.seed`` are read.
+        config: weights (``loss``), ``patches``, ``run.seed`` and ``prompts.content_for`` are read.
         clip: the judge and its sentences; None is enough where only ``fidelity`` counts.
         vgg: None is enough where ``fidelity`` is 0.
 
@@ -48,7 +48,7 @@ class LanguageDriven:
         for tower, wanted, name in ((clip, self.with_clip, "CLIP"), (vgg, self.weights.fidelity, "VGG-19")):
             if wanted and tower is None:
                 raise ConfigError(f"the weights of [loss] ask for {name}, and there is none; give it or set them to 0")
-        self.clip, self.vgg = clip, vgg
+        self.clip, self.vgg, self.content_for = clip, vgg, config.prompts.content_for
 
     def __call__(self, generator: nn.Module, batch: Batch) -> Losses:
         fused = generator(batch.ir, batch.vis)
@@ -68,7 +68,7 @@ class LanguageDriven:
         tower = self.clip.tower
         with torch.no_grad():
             ir_seen, vis_seen = tower(torch.cat([ir, vis])).chunk(2)
-        texts = (self._objective(batch.names, len(fused)), self.clip.infrared, self.clip.visible)
+        texts = self._texts(batch.names, len(fused))
         pictures = [fused] if self.with_whole else []
         if self.with_patches:
             chosen = self._choose(fused, ir, vis, batch.step)
@@ -112,18 +112,21 @@ class LanguageDriven:
         features_ir, features_vis = zip(*sources, strict=True)
         return fidelity_loss(self.vgg(fused), features_ir, features_vis)
 
-    def _objective(self, names: Sequence[str], count: int) -> Tensor:
-        """The objective's embedding [1,D], or [B,D] where pictures have sentences of their own."""
-        content = self.clip.content
-        if not content:
-            return self.clip.objective
+    def _texts(self, names: Sequence[str], count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Objective, infrared and visible sentence, each [1,D], or [B,D] where pictures have sentences of their own."""
+        clip = self.clip
+        if not clip.content:
+            return clip.objective, clip.infrared, clip.visible
         if len(names) != count:
             raise InputError(f"{len(names)} names for {count} pictures; expected one each, to find their sentences")
-        stems = [name.rpartition("/")[2] for name in names]
-        default = self.clip.objective
-        return torch.cat(
-            [content.get(name, content.get(stem, default)) for name, stem in zip(names, stems, strict=True)]
-        )
+
+        def own(default: Tensor) -> Tensor:
+            found = (clip.content.get(name, clip.content.get(name.rpartition("/")[2], default)) for name in names)
+            return torch.cat(list(found))
+
+        if self.content_for == "objective":
+            return own(clip.objective), clip.infrared, clip.visible
+        return clip.objective, own(clip.infrared), own(clip.visible)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pyldfusion.errors import DtypeError, InputError
 
 from .config import PatchConfig
 
-__all__ = ["Patches", "cut_patches", "draw_patches"]
+__all__ = ["Patches", "cut_patches", "draw_patches", "inverse_maps"]
 
 #: Keeps these draws apart from others of the same seed and step.
 _STREAM = zlib.crc32(b"patches")
@@ -84,13 +84,22 @@ def draw_patches(config: PatchConfig, height: int, width: int, seed: int, step: 
     down = np.rint(config.shift * side * about_zero(draws[:, 5]))
     scale = config.scale[0] + (config.scale[1] - config.scale[0]) * draws[:, 6]
     boxes = np.stack([left, top, side], axis=1).astype(np.int64)
-    return Patches(height, width, boxes, _inverse_maps(angle, down, scale, shear))
+    return Patches(height, width, boxes, inverse_maps(angle, down, scale, shear))
 
 
-def _inverse_maps(
+def inverse_maps(
     angle: NDArray[np.float64], down: NDArray[np.float64], scale: NDArray[np.float64], shear: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Inverses [n,2,3] of: shear along x, turn, enlarge, then move down. Angles in radians, y points down."""
+    """Inverses, float64 [n,2,3], of: shear along x, turn, enlarge, then move down (torchvision's ``RandomAffine``).
+
+    Args:
+        angle, shear: [n] in radians; y points down.
+        down: [n] in pixels.
+        scale: [n], above 0.
+
+    Returns:
+        Maps from a point (x, y, 1) of the result to one of the source, both counted from the centre.
+    """
     cos, sin, tan = np.cos(angle), np.sin(angle), np.tan(shear)
     forward = scale * np.array([[cos, -cos * tan - sin], [sin, -sin * tan + cos]])  # [2,2,n]
     inverse = np.linalg.inv(np.moveaxis(forward, -1, 0))

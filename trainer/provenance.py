@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from .pairs import PairSet
-from .roots import find_roots
 
 __all__ = ["MANIFEST", "describe_data"]
 
@@ -16,20 +14,22 @@ __all__ = ["MANIFEST", "describe_data"]
 MANIFEST = "manifest.csv"
 
 
-def describe_data(roots: Sequence[str | Path], pairs: PairSet) -> dict[str, str]:
+def describe_data(pairs: PairSet) -> dict[str, str]:
     """``trained_on`` (sources and numbers of pairs), ``terms`` and ``data_sha256`` of what a run has loaded.
 
     Sources and terms are the columns of those names in the manifest: :data:`MANIFEST` in a folder of pairs, or the CSV
     file that is itself the root.
 
     Args:
-        roots: as given to :func:`trainer.pairs.load_pairs`.
-        pairs: what that returned.
+        pairs: what :func:`trainer.pairs.load_pairs` returned.
+
+    Raises:
+        InputError: a picture that is not cached cannot be read any more.
     """
     used = {pair.name for pair in pairs.pairs}
     sources: Counter[str] = Counter()
     terms: set[str] = set()
-    for root in find_roots(roots):
+    for root in pairs.roots:
         rows = _rows(root.path if root.path.is_file() else root.path / MANIFEST)
         unknown = f"not stated ({root.label} has no {MANIFEST})" if rows is None else "not stated"
         for files in root.files:

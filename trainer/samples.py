@@ -13,6 +13,7 @@ from pyldfusion.errors import InputError
 from .config import Config, ConfigError, PatchConfig
 from .objective import Batch
 from .pairs import Pair, PairSet, planes_or_another
+from .patches import inverse_maps
 
 __all__ = ["EpochSamples", "affine_map", "bend", "crop_square"]
 
@@ -137,14 +138,14 @@ def affine_map(config: PatchConfig, side: int, random: np.random.Generator) -> n
     Rotation, then what was sheared along x and scaled, then a vertical shift by whole pixels; torchvision's
     ``RandomAffine`` with these ranges.
     """
-    angle = math.radians(random.uniform(-config.degrees, config.degrees))
-    shift = round(random.uniform(-config.shift, config.shift) * side)
-    scale = random.uniform(*config.scale)
-    shear = math.radians(random.uniform(-config.shear, config.shear))
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    inverse = np.linalg.inv(scale * turn @ [[1, -math.tan(shear)], [0, 1]])
+    angle = np.radians([random.uniform(-config.degrees, config.degrees)])
+    down = np.rint([random.uniform(-config.shift, config.shift) * side])
+    scale = np.array([random.uniform(*config.scale)])
+    shear = np.radians([random.uniform(-config.shear, config.shear)])
+    matrix = inverse_maps(angle, down, scale, shear)[0]
     centre = np.full(2, (side - 1) / 2)
-    return np.column_stack([inverse, centre - inverse @ (centre + np.array([0, shift]))])
+    matrix[:, 2] += centre - matrix[:, :2] @ centre
+    return matrix
 
 
 def bend(planes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
