@@ -114,6 +114,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    for option, given in (("--weights", args.weights or []), ("--results", args.results)):
+        for text in given:
+            if not all(text.partition("=")):
+                parser().error(f"{option} {text}: expected a name, = and a path")
     try:
         roots = find_roots(args.data)
         methods = {
