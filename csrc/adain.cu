@@ -2,6 +2,7 @@
 
 #include "adain_math.h"
 #include "block_sum.cuh"
+#include "launch.cuh"
 
 namespace ldf {
 namespace {
@@ -36,12 +37,10 @@ __global__ void __launch_bounds__(kThreads) adain_kernel(const AdainParams p) {
 
 }  // namespace
 
-int adain_cuda(const AdainParams& params, Stream stream) {
+Status adain_cuda(const AdainParams& params, Stream stream) {
   const std::int64_t planes = params.n * params.c;
-  if (planes == 0) return cudaSuccess;
-  if (planes > 0x7fffffff) return cudaErrorInvalidValue;
-  adain_kernel<<<static_cast<unsigned>(planes), kThreads, 0, stream>>>(params);
-  return cudaGetLastError();
+  if (planes > 0x7fffffff) return {cudaErrorInvalidValue, "adain", "adain_cuda (planes)"};
+  return launch("adain", adain_kernel, static_cast<unsigned>(planes), kThreads, 0, stream, params);
 }
 
 }  // namespace ldf

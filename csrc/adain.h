@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "common.h"
+#include "status.h"
 
 namespace ldf {
 
@@ -27,7 +28,7 @@ struct AdainParams {
 void adain_cpu(const AdainParams& params, int threads);
 
 // The same on a GPU: all pointers are the device's; runs after what `stream` holds. Statistics are kept in float.
-// Returns a cudaError_t, 0 when the launch was accepted.
-int adain_cuda(const AdainParams& params, Stream stream);
+// The status says whether the launch was accepted, not how it ended.
+Status adain_cuda(const AdainParams& params, Stream stream);
 
 }  // namespace ldf

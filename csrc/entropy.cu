@@ -2,6 +2,7 @@
 
 #include "block_sum.cuh"
 #include "entropy_math.h"
+#include "launch.cuh"
 
 namespace ldf {
 namespace {
@@ -51,16 +52,15 @@ __global__ void __launch_bounds__(kThreads) entropy_kernel(const EntropyParams p
 
 }  // namespace
 
-int entropy_cuda(const EntropyParams& params, Stream stream) {
-  if (params.count == 0) return cudaSuccess;
-  if (params.count > 0x7fffffff) return cudaErrorInvalidValue;
+Status entropy_cuda(const EntropyParams& params, Stream stream) {
+  if (params.count > 0x7fffffff) return {cudaErrorInvalidValue, "entropy", "entropy_cuda (patches)"};
   const auto blocks = static_cast<unsigned>(params.count);
   switch (params.type) {
-    case Pixel::u8: entropy_kernel<std::uint8_t><<<blocks, kThreads, 0, stream>>>(params); break;
-    case Pixel::f32: entropy_kernel<float><<<blocks, kThreads, 0, stream>>>(params); break;
-    case Pixel::f64: entropy_kernel<double><<<blocks, kThreads, 0, stream>>>(params); break;
+    case Pixel::u8: return launch("entropy", entropy_kernel<std::uint8_t>, blocks, kThreads, 0, stream, params);
+    case Pixel::f32: return launch("entropy", entropy_kernel<float>, blocks, kThreads, 0, stream, params);
+    case Pixel::f64: return launch("entropy", entropy_kernel<double>, blocks, kThreads, 0, stream, params);
   }
-  return cudaGetLastError();
+  return {cudaErrorInvalidValue, "entropy", "entropy_cuda (pixel type)"};
 }
 
 }  // namespace ldf

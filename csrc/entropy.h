@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common.h"
+#include "status.h"
 
 namespace ldf {
 
@@ -30,7 +31,7 @@ struct EntropyParams {
 void entropy_cpu(const EntropyParams& params, int threads);
 
 // The same on a GPU: all pointers are the device's, aligned for their type; runs after what `stream` holds.
-// Returns a cudaError_t, 0 when the launch was accepted.
-int entropy_cuda(const EntropyParams& params, Stream stream);
+// The status says whether the launch was accepted, not how it ended.
+Status entropy_cuda(const EntropyParams& params, Stream stream);
 
 }  // namespace ldf
