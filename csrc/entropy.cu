@@ -52,13 +52,17 @@ __global__ void __launch_bounds__(kThreads) entropy_kernel(const EntropyParams p
 
 }  // namespace
 
-Status entropy_cuda(const EntropyParams& params, Stream stream) {
+std::int64_t entropy_workspace_bytes(const EntropyParams&) { return 0; }
+
+Status entropy_cuda(const EntropyParams& params, void*, Stream stream) {
   if (params.count > 0x7fffffff) return {cudaErrorInvalidValue, "entropy", "entropy_cuda (patches)"};
   const auto blocks = static_cast<unsigned>(params.count);
   switch (params.type) {
     case Pixel::u8: return launch("entropy", entropy_kernel<std::uint8_t>, blocks, kThreads, 0, stream, params);
     case Pixel::f32: return launch("entropy", entropy_kernel<float>, blocks, kThreads, 0, stream, params);
     case Pixel::f64: return launch("entropy", entropy_kernel<double>, blocks, kThreads, 0, stream, params);
+    case Pixel::f16:
+    case Pixel::bf16: break;
   }
   return {cudaErrorInvalidValue, "entropy", "entropy_cuda (pixel type)"};
 }
