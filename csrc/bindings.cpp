@@ -9,7 +9,8 @@
 
 #include "adain.h"
 #include "entropy.h"
-#include "frame.h"
+#include "frame_output.h"
+#include "frame_stats.h"
 
 namespace py = pybind11;
 

@@ -1,4 +1,5 @@
-#include "frame.h"
+#include "frame_output.h"
+#include "frame_stats.h"
 
 #include <algorithm>
 #include <cstring>

@@ -1,34 +1,54 @@
-// What frames deeper than 8 bits need around the network, which sees 8 bits.
+// How frames and planes lie in memory: what the frame kernels read and write. The kernels themselves are in
+// frame_input.h (frame to plane), frame_output.h (plane to frame) and frame_stats.h (16-bit statistics).
 #pragma once
 
 #include <cstdint>
 
 namespace ldf {
 
-// A 16-bit frame; strides in bytes, any sign and alignment.
-struct Frame16 {
-  const void* pixels;
+enum class Format : std::int32_t {
+  grey8,   // uint8; infrared, or a visible frame without colour
+  grey16,  // uint16
+  bgr8,    // uint8 [..., 3], as OpenCV has it
+  rgb8,
+  bgr16,   // uint16 [..., 3]
+  rgb16,
+  nv12,    // uint8 Y [H, W], then U V of every 2x2 pixels [H/2, W/2, 2]; even height and width
+  yuyv,    // uint8 Y0 U Y1 V of every 2 pixels (YUY2, YUYV422): [H, W, 2]; even width
+};
+
+// What Y, U and V of nv12 and yuyv mean (ITU-R BT.601). Other formats have no range.
+enum class Range : std::int32_t {
+  video,  // black 16, white 235, chroma 128 +- 112: cameras and decoders, and what OpenCV assumes
+  full,   // black 0, white 255, chroma 128 +- 127.5: JPEG
+};
+
+// One frame. Strides are in bytes and may be negative. 16-bit samples are in the machine's byte order; on a GPU, and
+// only there, they must lie at even addresses.
+struct Frame {
+  Format format;
   std::int64_t height, width;
+  void* pixels;           // the first pixel (nv12: of the Y plane); only read where the frame is a source
+  std::int64_t stride_y;  // from a row to the next
+  std::int64_t stride_x;  // from a pixel to the next; more than a pixel has (bgr8 in BGRA: 4) skips. nv12 1, yuyv 2
+  void* chroma;           // nv12: the first U; null otherwise
+  std::int64_t chroma_stride_y;  // nv12: from a row of U V pairs to the next
+};
+
+enum class PlaneType : std::int32_t {
+  u8,  // 0..255 stands for 0..1
+  f16,  // GPU only
+  bf16,  // GPU only
+  f32,
+};
+
+// One plane [H, W] of numbers in [0, 1], for the network. Strides are in bytes, multiples of the element's size, and
+// may be negative; a stride_x of two elements interleaves two planes, as a channels-last network takes them.
+struct Plane {
+  PlaneType type;
+  std::int64_t height, width;
+  void* values;
   std::int64_t stride_y, stride_x;
 };
-
-// counts[v] = how many pixels have the value v; counts is [65536] and is overwritten.
-void histogram16_cpu(const Frame16& frame, std::int64_t* counts);
-
-// out[h, w] = round((v - low) * 255 / (high - low)), halves up, clipped to 0..255; out is contiguous; low < high.
-void scale16_cpu(const Frame16& frame, double low, double high, std::uint8_t* out, int threads);
-
-enum class Depth : std::int32_t { u16, f32, f64 };
-
-struct AddLumaParams {
-  const void* vis;  // [H, W, channels], contiguous: uint16, or floats in [0, 1]
-  Depth depth;
-  std::int64_t height, width, channels;
-  const std::int16_t* delta;  // [H, W], contiguous: fused minus visible luma, in 8-bit grey levels
-  void* out;  // like vis, contiguous; may be vis itself
-};
-
-// out = vis + delta (times 257 for uint16, over 255 for floats) in every channel, clipped to the depth's range.
-void add_luma_cpu(const AddLumaParams& params, int threads);
 
 }  // namespace ldf
