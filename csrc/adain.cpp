@@ -88,7 +88,7 @@ void adain_plane(const Plane& plane, float weight, float bias, double eps, float
 
 }  // namespace
 
-void adain_cpu(const AdainParams& p, int threads) {
+void adain_cpu(const AdainCpuParams& p, int threads) {
   const std::int64_t pixels = p.h * p.w;
   const bool one_run = p.stride_h == p.w * p.stride_w;  // rows follow each other
   parallel_for(p.n * p.c, p.n * p.c * pixels / 2, threads, [&](std::int64_t begin, std::int64_t end) {

@@ -65,7 +65,7 @@ Contiguous<float> adain(const py::array_t<float>& x, const Contiguous<float>& we
         "adain: wrong shapes");
   for (int axis = 0; axis < 4; ++axis) check(x.strides(axis) % kSize == 0, "adain: strides must be whole floats");
   Contiguous<float> y({x.shape(0), x.shape(1), x.shape(2), x.shape(3)});
-  ldf::AdainParams p{};
+  ldf::AdainCpuParams p{};
   p.x = x.data();
   p.n = x.shape(0);
   p.c = x.shape(1);

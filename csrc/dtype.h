@@ -1,0 +1,129 @@
+// The element types of the network's tensors and how they are laid out: one place that reads them into float, writes
+// them from float, and moves them 16 bytes at a time. Half types are plain bits here, so that no CUDA header is needed.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "common.h"
+
+#ifdef __CUDA_ARCH__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+namespace ldf {
+
+enum class Dtype : std::int32_t { f32, f16, bf16 };
+
+// Dense tensors of shape [N, C, H, W] in memory: planes behind each other, or channels beside each other (torch's
+// channels_last).
+enum class Layout : std::int32_t { nchw, nhwc };
+
+struct Half {  // IEEE 754 binary16
+  std::uint16_t bits;
+};
+struct Bfloat16 {  // the upper half of a float
+  std::uint16_t bits;
+};
+
+constexpr std::int64_t size_of(Dtype type) { return type == Dtype::f32 ? 4 : 2; }
+
+namespace detail {
+
+LDF_HD inline float as_float(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+LDF_HD inline std::uint32_t as_bits(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+}  // namespace detail
+
+LDF_HD inline float to_float(float value) { return value; }
+
+LDF_HD inline float to_float(Bfloat16 value) { return detail::as_float(std::uint32_t{value.bits} << 16); }
+
+LDF_HD inline float to_float(Half value) {
+#ifdef __CUDA_ARCH__
+  return __half2float(__ushort_as_half(value.bits));
+#else
+  const std::uint32_t sign = std::uint32_t{value.bits & 0x8000u} << 16;
+  const std::uint32_t magnitude = value.bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return detail::as_float(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);  // inf, NaN
+  // Read as a float the exponent is 112 too low; the product puts that right and normalises subnormals on the way.
+  const float scaled = detail::as_float(magnitude << 13) * 0x1p112f;
+  return detail::as_float(sign | detail::as_bits(scaled));
+#endif
+}
+
+// Nearest, ties to even; too large becomes infinite.
+template <class T>
+LDF_HD T from_float(float value);
+
+template <>
+LDF_HD inline float from_float<float>(float value) {
+  return value;
+}
+
+template <>
+LDF_HD inline Bfloat16 from_float<Bfloat16>(float value) {
+#ifdef __CUDA_ARCH__
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(value))};
+#else
+  const std::uint32_t bits = detail::as_bits(value);
+  if (value != value) return {static_cast<std::uint16_t>(bits >> 16 | 0x40u)};  // stays NaN
+  return {static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+#endif
+}
+
+template <>
+LDF_HD inline Half from_float<Half>(float value) {
+#ifdef __CUDA_ARCH__
+  return {__half_as_ushort(__float2half_rn(value))};
+#else
+  const std::uint32_t bits = detail::as_bits(value);
+  const std::uint32_t sign = bits >> 16 & 0x8000u;
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return {static_cast<std::uint16_t>(sign | 0x7e00u)};   // NaN
+  if (magnitude >= 0x477ff000u) return {static_cast<std::uint16_t>(sign | 0x7c00u)};  // 65520 and more: infinite
+  if (magnitude < 0x38800000u) {
+    // Subnormal: the last bit is worth 2^-24, which beside 0.5 is a float's last bit too, so the sum does the rounding.
+    const std::uint32_t rounded = detail::as_bits(detail::as_float(magnitude) + 0.5f) - 0x3f000000u;
+    return {static_cast<std::uint16_t>(sign | rounded)};
+  }
+  const std::uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u) - (112u << 23);
+  return {static_cast<std::uint16_t>(sign | rounded >> 13)};
+#endif
+}
+
+// 16 bytes of neighbours, as they lie in memory.
+template <class T>
+struct alignas(16) Vector {
+  static constexpr int kSize = 16 / sizeof(T);
+  T values[kSize];
+};
+
+// How many elements lie before the next address that a Vector may be read from; 0 when `pointer` is one.
+template <class T>
+LDF_HD int elements_to_alignment(const T* pointer) {
+  const auto beyond = reinterpret_cast<std::uintptr_t>(pointer) % 16;
+  return static_cast<int>((16 - beyond) % 16 / sizeof(T));
+}
+
+// `pointer` is 16-byte aligned.
+template <class T>
+LDF_HD Vector<T> load_vector(const T* pointer) {
+  return *reinterpret_cast<const Vector<T>*>(pointer);
+}
+template <class T>
+LDF_HD void store_vector(T* pointer, const Vector<T>& vector) {
+  *reinterpret_cast<Vector<T>*>(pointer) = vector;
+}
+
+}  // namespace ldf
