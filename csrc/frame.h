@@ -35,12 +35,27 @@ struct Frame {
   std::int64_t chroma_stride_y;  // nv12: from a row of U V pairs to the next
 };
 
+// Which of them have what in common.
+constexpr bool is_yuv(Format f) { return f == Format::nv12 || f == Format::yuyv; }
+constexpr bool is_grey(Format f) { return f == Format::grey8 || f == Format::grey16; }
+constexpr bool is_16bit(Format f) { return f == Format::grey16 || f == Format::bgr16 || f == Format::rgb16; }
+constexpr bool is_rgb(Format f) { return f == Format::rgb8 || f == Format::rgb16; }
+
 enum class PlaneType : std::int32_t {
-  u8,  // 0..255 stands for 0..1
-  f16,  // GPU only
+  u8,    // 0..255 stands for 0..1
+  f16,   // GPU only
   bf16,  // GPU only
   f32,
 };
+
+constexpr std::int64_t bytes_of(PlaneType type) {
+  return type == PlaneType::u8 ? 1 : type == PlaneType::f32 ? 4 : 2;
+}
+
+// Bytes of one pixel in `pixels` (nv12: of its Y).
+constexpr std::int64_t bytes_of(Format f) {
+  return (is_grey(f) || f == Format::nv12 ? 1 : f == Format::yuyv ? 2 : 3) * (is_16bit(f) ? 2 : 1);
+}
 
 // One plane [H, W] of numbers in [0, 1], for the network. Strides are in bytes, multiples of the element's size, and
 // may be negative; a stride_x of two elements interleaves two planes, as a channels-last network takes them.

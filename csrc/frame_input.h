@@ -19,11 +19,15 @@ struct Geometry {
 };
 
 // The same place: no resampling at all.
-Geometry same_place();
+inline Geometry same_place() { return {{1, 0, 0, 0, 1, 0, 0, 0, 1}, Border::replicate, 0.0f}; }
 
 // OpenCV's resize with INTER_LINEAR (half-pixel centres: x_in = (x + 0.5) * width_in / width - 0.5, nearest pixel
-// beyond the border; no prefilter, so shrinking by much aliases) from `frame` to `plane` size.
-Geometry resized(std::int64_t height_in, std::int64_t width_in, std::int64_t height, std::int64_t width);
+// beyond the border; no prefilter, so shrinking by much aliases).
+inline Geometry resized(std::int64_t height_in, std::int64_t width_in, std::int64_t height, std::int64_t width) {
+  const double x = static_cast<double>(width_in) / static_cast<double>(width);
+  const double y = static_cast<double>(height_in) / static_cast<double>(height);
+  return {{x, 0, x / 2 - 0.5, 0, y, y / 2 - 0.5, 0, 0, 1}, Border::replicate, 0.0f};
+}
 
 // From counts (after interpolation, luma of colour in the counts of its channels) to 0..1, clipped.
 struct Gain {
@@ -34,15 +38,18 @@ struct Gain {
 };
 
 // The whole range of a format: 0..255, 0..65535, or 16..235 for nv12 and yuyv in video range.
-Gain full_scale(Format format, Range range);
+inline Gain full_scale(Format format, Range range) {
+  if (is_yuv(format) && range == Range::video) return {16.0f, 235.0f, nullptr, nullptr};
+  return {0.0f, is_16bit(format) ? 65535.0f : 255.0f, nullptr, nullptr};
+}
 
 struct FrameToPlaneParams {
   Frame frame;  // at least 1x1; nv12 and yuyv: its Y
   Geometry geometry;
   Gain gain;
   Plane plane;          // may be empty; overwritten. Its size is the output's
-  std::uint8_t* inside;  // null, or [H, W] of the plane's size, overwritten: 255 where the whole sample comes from
-  std::int64_t inside_stride_y;  // the frame (0 <= x <= width - 1, the same for y, W > 0), 0 elsewhere. Bytes
+  std::uint8_t* inside;  // null, or [H, W] of the plane's size, overwritten: 255 where the point lies on the frame
+  std::int64_t inside_stride_y;  // (-0.5 <= x <= width - 0.5, the same for y, W > 0), 0 elsewhere. Bytes
 };
 
 // Luma of colour is 0.114 B + 0.587 G + 0.299 R (ITU-R BT.601), unrounded. u8 planes are rounded to nearest, halves to
@@ -50,8 +57,5 @@ struct FrameToPlaneParams {
 void frame_to_plane_cpu(const FrameToPlaneParams& params, int threads);
 // Pointers are the device's; gain.range and gain.table too.
 Status frame_to_plane_cuda(const FrameToPlaneParams& params, Stream stream);
-
-// What is wrong with the arguments, in a sentence, or null: for bindings to refuse. Looks at numbers, not at memory.
-const char* problem(const FrameToPlaneParams& params);
 
 }  // namespace ldf

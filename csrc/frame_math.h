@@ -1,33 +1,101 @@
-// The per-pixel arithmetic of frames, for CPU and CUDA alike.
+// The arithmetic of pixels, for CPU and CUDA alike. Products and quotients are functions because nvcc would otherwise
+// merge a product into the sum after it: rounded one by one, both sides agree to the bit whatever the flags.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "common.h"
+#include "frame.h"
 
 namespace ldf {
 
-// A linear map of 16-bit values onto 0..255: `low` becomes 0, `low + 255 / gain` becomes 255, nearest, halves up.
-// Doubles, because the product of a 16-bit value and a gain near a half must not round twice.
-LDF_HD inline std::uint8_t scale_to_8(std::uint16_t value, double low, double gain) {
-  double grey = (static_cast<double>(value) - low) * gain + 0.5;
-  grey = grey > 0.0 ? grey : 0.0;
-  grey = grey < 255.0 ? grey : 255.0;
-  return static_cast<std::uint8_t>(static_cast<std::int32_t>(grey));
+LDF_HD inline float product(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
 }
 
-// A visible value plus a luma difference in 8-bit grey levels, in the depth of the visible frame, clipped.
-LDF_HD inline std::uint16_t add_luma_to(std::uint16_t value, std::int16_t delta) {
-  std::int32_t sum = static_cast<std::int32_t>(value) + static_cast<std::int32_t>(delta) * 257;
-  sum = sum > 0 ? sum : 0;
-  return static_cast<std::uint16_t>(sum < 65535 ? sum : 65535);
+LDF_HD inline double product(double a, double b) {
+#ifdef __CUDA_ARCH__
+  return __dmul_rn(a, b);
+#else
+  return a * b;
+#endif
 }
 
-template <class Float>
-LDF_HD inline Float add_luma_to(Float value, std::int16_t delta) {
-  const Float sum = value + static_cast<Float>(delta) / Float(255);
-  const Float floor = sum > Float(0) ? sum : Float(0);
-  return floor < Float(1) ? floor : Float(1);
+LDF_HD inline float quotient(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fdiv_rn(a, b);
+#else
+  return a / b;
+#endif
 }
+
+// A sample at an address that is aligned on a GPU, and may not be on a CPU.
+template <class T>
+LDF_HD inline T load(const char* at) {
+#ifdef __CUDA_ARCH__
+  return *reinterpret_cast<const T*>(at);
+#else
+  T value;
+  std::memcpy(&value, at, sizeof(value));
+  return value;
+#endif
+}
+
+template <class T>
+LDF_HD inline void store(char* at, T value) {
+#ifdef __CUDA_ARCH__
+  *reinterpret_cast<T*>(at) = value;
+#else
+  std::memcpy(at, &value, sizeof(value));
+#endif
+}
+
+// NaN becomes `low`.
+LDF_HD inline float clipped(float value, float low, float high) {
+  value = value > low ? value : low;
+  return value < high ? value : high;
+}
+
+// The nearest whole number of 0 <= value < 2^22, halves to even: there floats of 2^23 and up have no fraction.
+LDF_HD inline std::int32_t nearest(float value) {
+  return static_cast<std::int32_t>((value + 8388608.0f) - 8388608.0f);
+}
+
+template <class T>
+LDF_HD constexpr float top() {
+  return sizeof(T) == 1 ? 255.0f : 65535.0f;
+}
+
+// The level of a T that is nearest.
+template <class T>
+LDF_HD inline T level(float value) {
+  return static_cast<T>(nearest(clipped(value, 0.0f, top<T>())));
+}
+
+// An element of a plane, u8 or f32; frame.cuh has the types that only a GPU knows.
+LDF_HD inline float read_plane(PlaneType type, const char* at) {
+  return type == PlaneType::u8 ? quotient(static_cast<float>(load<std::uint8_t>(at)), 255.0f) : load<float>(at);
+}
+
+LDF_HD inline void write_plane(PlaneType type, char* at, float value) {
+  if (type == PlaneType::u8) {
+    store<std::uint8_t>(at, level<std::uint8_t>(product(value, 255.0f)));
+  } else {
+    store<float>(at, value);
+  }
+}
+
+// ITU-R BT.601.
+LDF_HD inline float luma_of(float blue, float green, float red) {
+  return product(0.114f, blue) + product(0.587f, green) + product(0.299f, red);
+}
+
+// Where blue is among the channels of a format of three; red is at 2 - blue.
+LDF_HD constexpr int blue_of(Format format) { return format == Format::rgb8 || format == Format::rgb16 ? 2 : 0; }
 
 }  // namespace ldf

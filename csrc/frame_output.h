@@ -27,9 +27,6 @@ struct PlaneToFrameParams {
 void plane_to_frame_cpu(const PlaneToFrameParams& params, int threads);
 Status plane_to_frame_cuda(const PlaneToFrameParams& params, Stream stream);
 
-// What is wrong with the arguments, in a sentence, or null: for bindings to refuse. Looks at numbers, not at memory.
-const char* problem(const PlaneToFrameParams& params);
-
 enum class Depth : std::int32_t { u16, f32, f64 };
 
 struct AddLumaParams {

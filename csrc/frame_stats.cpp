@@ -1,11 +1,10 @@
-#include "frame_output.h"
 #include "frame_stats.h"
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
-#include "frame_math.h"
+#include "frame_stats_math.h"
 #include "parallel.h"
 
 namespace ldf {
@@ -34,33 +33,12 @@ LDF_CLONES void scale_run(const std::uint16_t* v, std::int64_t n, double low, do
   for (std::int64_t i = 0; i < n; ++i) out[i] = scale_to_8(v[i], low, gain);
 }
 
-template <class T>
-inline void add_luma_pixels(const T* vis, const std::int16_t* delta, std::int64_t n, std::int64_t channels, T* out) {
-  if (channels == 1) {
-    for (std::int64_t i = 0; i < n; ++i) out[i] = add_luma_to(vis[i], delta[i]);
-    return;
-  }
-  for (std::int64_t i = 0; i < n; ++i) {
-    for (int c = 0; c < 3; ++c) out[3 * i + c] = add_luma_to(vis[3 * i + c], delta[i]);
-  }
-}
-
-template <class T>
-void add_luma_all(const AddLumaParams& p, int threads) {
-  const std::int64_t elements = p.height * p.width * p.channels;
-  parallel_for(p.height, elements / 2, threads, [&p](std::int64_t begin, std::int64_t end) {
-    const std::int64_t first = begin * p.width;
-    add_luma_pixels(static_cast<const T*>(p.vis) + first * p.channels, p.delta + first, (end - begin) * p.width,
-                    p.channels, static_cast<T*>(p.out) + first * p.channels);
-  });
-}
-
 }  // namespace
 
 void histogram16_cpu(const Frame16& frame, std::int64_t* counts) {
   // Two tables, taken in turn: equal neighbours do not wait for each other.
-  std::vector<std::int64_t> odd(65536);
-  std::fill(counts, counts + 65536, 0);
+  std::vector<std::int64_t> odd(kCounts16);
+  std::fill(counts, counts + kCounts16, 0);
   for (std::int64_t y = 0; y < frame.height; ++y) {
     each_run(frame, y, [&](const std::uint16_t* v, std::int64_t n) {
       std::int64_t i = 0;
@@ -74,6 +52,19 @@ void histogram16_cpu(const Frame16& frame, std::int64_t* counts) {
   for (std::size_t v = 0; v < odd.size(); ++v) counts[v] += odd[v];
 }
 
+void percentiles16_cpu(const Frame16& frame, double low, double high, double* range) {
+  std::vector<std::int64_t> counts(kCounts16);
+  histogram16_cpu(frame, counts.data());
+  const auto count_at = [&counts](std::int64_t place) {
+    std::int64_t seen = 0;
+    std::int32_t value = 0;
+    while ((seen += counts[static_cast<std::size_t>(value)]) <= place) ++value;
+    return value;
+  };
+  const Rank ranks[2] = {rank_of(low, frame.height * frame.width), rank_of(high, frame.height * frame.width)};
+  for (int i = 0; i < 2; ++i) range[i] = percentile(ranks[i], count_at(ranks[i].below), count_at(above(ranks[i])));
+}
+
 void scale16_cpu(const Frame16& frame, double low, double high, std::uint8_t* out, int threads) {
   const double gain = 255.0 / (high - low);
   parallel_for(frame.height, frame.height * frame.width / 2, threads, [&](std::int64_t begin, std::int64_t end) {
@@ -85,14 +76,6 @@ void scale16_cpu(const Frame16& frame, double low, double high, std::uint8_t* ou
       });
     }
   });
-}
-
-void add_luma_cpu(const AddLumaParams& params, int threads) {
-  switch (params.depth) {
-    case Depth::u16: return add_luma_all<std::uint16_t>(params, threads);
-    case Depth::f32: return add_luma_all<float>(params, threads);
-    case Depth::f64: return add_luma_all<double>(params, threads);
-  }
 }
 
 }  // namespace ldf

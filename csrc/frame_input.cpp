@@ -1,0 +1,57 @@
+#include "frame_input.h"
+
+#include "frame_input_math.h"
+#include "parallel.h"
+
+namespace ldf {
+namespace {
+
+char* row_of(const Plane& plane, std::int64_t y) { return static_cast<char*>(plane.values) + y * plane.stride_y; }
+
+// Type and stride are decided once a row: a packed row of floats is the usual one.
+template <class Value>
+void write_row(const Plane& plane, std::int64_t y, Value value) {
+  char* row = row_of(plane, y);
+  const std::int64_t step = plane.stride_x;
+  if (plane.type == PlaneType::f32 && step == sizeof(float)) {
+    for (std::int64_t x = 0; x < plane.width; ++x) store<float>(row + x * static_cast<int>(sizeof(float)), value(x));
+  } else {
+    for (std::int64_t x = 0; x < plane.width; ++x) write_plane(plane.type, row + x * step, value(x));
+  }
+}
+
+template <class T, int kChannels>
+void run(const FrameToPlaneParams& p, int threads) {
+  const LumaSource source = luma_source(p.frame);
+  const Warp warp = warp_of(p.geometry, p.frame, p.plane);
+  const GainMap gain = gain_map(p.gain, sizeof(T) == 2);
+  const std::int64_t nanoseconds = p.plane.height * p.plane.width * (warp.moves ? 12 : 2);
+  parallel_for(p.plane.height, nanoseconds, threads, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t y = begin; y < end; ++y) {
+      std::uint8_t* inside = p.inside ? p.inside + y * p.inside_stride_y : nullptr;
+      if (warp.moves) {
+        write_row(p.plane, y, [&](std::int64_t x) {
+          const Sample s = sample<T, kChannels>(source, warp, static_cast<std::int32_t>(x), static_cast<std::int32_t>(y));
+          if (inside) inside[x] = s.inside ? 255 : 0;
+          return shown(gain, s.counts);
+        });
+      } else {
+        write_row(p.plane, y, [&](std::int64_t x) { return shown(gain, luma_at<T, kChannels>(source, x, y)); });
+        if (inside) std::memset(inside, 255, static_cast<std::size_t>(p.plane.width));
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void frame_to_plane_cpu(const FrameToPlaneParams& p, int threads) {
+  const bool one = is_grey(p.frame.format) || is_yuv(p.frame.format);
+  if (is_16bit(p.frame.format)) {
+    one ? run<std::uint16_t, 1>(p, threads) : run<std::uint16_t, 3>(p, threads);
+  } else {
+    one ? run<std::uint8_t, 1>(p, threads) : run<std::uint8_t, 3>(p, threads);
+  }
+}
+
+}  // namespace ldf

@@ -1,0 +1,77 @@
+#include "frame_output.h"
+
+#include "frame_output_math.h"
+#include "parallel.h"
+
+namespace ldf {
+namespace {
+
+float fused_at(const Plane& plane, std::int64_t x, std::int64_t y) {
+  return read_plane(plane.type, static_cast<const char*>(plane.values) + y * plane.stride_y + x * plane.stride_x);
+}
+
+template <class Vis>
+void write_rows(const PlaneToFrameParams& p, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t y = begin; y < end; ++y) {
+    for (std::int64_t x = 0; x < p.fused.width; ++x) write_pixel<Vis>(p, fused_at(p.fused, x, y), x, y);
+  }
+}
+
+template <class Vis>
+void write_blocks(const PlaneToFrameParams& p, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t y = 2 * begin; y < 2 * end; y += 2) {
+    for (std::int64_t x = 0; x < p.fused.width; x += 2) {
+      float fused[4];
+      for (int i = 0; i < 4; ++i) fused[i] = fused_at(p.fused, x + i % 2, y + i / 2);
+      write_block<Vis>(p, fused, x, y);
+    }
+  }
+}
+
+template <class T>
+inline void add_luma_pixels(const T* vis, const std::int16_t* delta, std::int64_t n, std::int64_t channels, T* out) {
+  if (channels == 1) {
+    for (std::int64_t i = 0; i < n; ++i) out[i] = add_luma_to(vis[i], delta[i]);
+    return;
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    for (int c = 0; c < 3; ++c) out[3 * i + c] = add_luma_to(vis[3 * i + c], delta[i]);
+  }
+}
+
+template <class T>
+void add_luma_all(const AddLumaParams& p, int threads) {
+  const std::int64_t elements = p.height * p.width * p.channels;
+  parallel_for(p.height, elements / 2, threads, [&p](std::int64_t begin, std::int64_t end) {
+    const std::int64_t first = begin * p.width;
+    add_luma_pixels(static_cast<const T*>(p.vis) + first * p.channels, p.delta + first, (end - begin) * p.width,
+                    p.channels, static_cast<T*>(p.out) + first * p.channels);
+  });
+}
+
+}  // namespace
+
+void plane_to_frame_cpu(const PlaneToFrameParams& p, int threads) {
+  const bool blocks = p.out.format == Format::nv12;
+  const std::int64_t nanoseconds = p.fused.height * p.fused.width * 5;
+  with_reader(p.vis.format, [&](auto reader) {
+    using Vis = decltype(reader);
+    parallel_for(blocks ? p.fused.height / 2 : p.fused.height, nanoseconds, threads,
+                 [&](std::int64_t begin, std::int64_t end) {
+                   if constexpr (sizeof(typename Vis::T) == 1) {
+                     if (blocks) return write_blocks<Vis>(p, begin, end);
+                   }
+                   write_rows<Vis>(p, begin, end);
+                 });
+  });
+}
+
+void add_luma_cpu(const AddLumaParams& params, int threads) {
+  switch (params.depth) {
+    case Depth::u16: return add_luma_all<std::uint16_t>(params, threads);
+    case Depth::f32: return add_luma_all<float>(params, threads);
+    case Depth::f64: return add_luma_all<double>(params, threads);
+  }
+}
+
+}  // namespace ldf
