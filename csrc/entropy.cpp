@@ -12,7 +12,9 @@ namespace ldf {
 namespace {
 
 // Neighbouring pixels are often equal. Counting them in one table would make each increment wait for the store
-// before it, so consecutive pixels count in different tables, which are added up at the end.
+// before it, so consecutive pixels count in different tables, which are added up at the end. Then a pixel costs one
+// store, of which a core does one a cycle: 1.02 cycles a byte measured on Zen 3, the same for noise, pictures and
+// constants. A table of byte pairs would halve the stores but leaves the first cache: slower on all three.
 constexpr int kTables = 8;
 constexpr int kRow = kBins + 8;  // room for kOutside, and tables that start in different cache sets
 constexpr std::int64_t kChunk = 1024;
