@@ -77,11 +77,15 @@ class SampleNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        dtype = x.dtype
+        if x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()  # squares of 16-bit numbers overflow, and their mean has too few digits
         centred = x - x.mean((1, 2, 3), keepdim=True)
         count = x.shape[1] * x.shape[2] * x.shape[3]
         # spelt out rather than Tensor.std: the mean is taken once, also in exported graphs
         std = ((centred * centred).mean((1, 2, 3), keepdim=True) * (count / (count - 1))).sqrt()
-        return centred / (std + NORM_EPS) * self.gamma[:, None, None] + self.beta[:, None, None]
+        normed = centred / (std + NORM_EPS) * self.gamma[:, None, None] + self.beta[:, None, None]
+        return normed if normed.dtype == dtype else normed.to(dtype)
 
 
 def reflect_conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
