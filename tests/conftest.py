@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -50,3 +51,16 @@ def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
     path.write_text(json.dumps({"embed_dim": 64, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}))
     return path
+
+
+@pytest.fixture(scope="session")
+def host_cuda() -> ModuleType:
+    """pyldfusion's module ``_cuda`` with its kernels on the CPU (tests/host_cuda): device arrays are host arrays.
+
+    ``host_cuda.host`` is for :func:`tests.host_cuda.build.orders`.
+    """
+    from .host_cuda import build
+
+    if why := build.missing():
+        pytest.skip(why)
+    return build.module()

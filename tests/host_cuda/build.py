@@ -1,0 +1,177 @@
+"""Compiles kernels for the emulation beside this file (cuda_runtime.h says what it is and what it finds).
+
+    library = build.load(ROOT / "csrc" / "adain.cu", HERE / "adain_entry.cu")   # C functions, through ctypes
+    module = build.module()                                                     # pyldfusion's own module _cuda
+
+What was built stays in build/host_cuda until a source changes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CSRC = ROOT / "csrc"
+CACHE = ROOT / "build" / "host_cuda"
+NAME = "libhost_cuda.so"
+
+FLAGS = ("-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-U_FORTIFY_SOURCE")
+#: Hooks into every memory access, and faults for what C++ leaves undefined; host_cuda.cpp answers both. Local
+#: variables start as garbage, the same on every run.
+CHECKS = (
+    "-fsanitize=thread",
+    "-fsanitize=alignment,bounds,shift,signed-integer-overflow,integer-divide-by-zero",
+    "-ftrivial-auto-var-init=pattern",
+)
+ADDRESS = ("-fsanitize=address", "-fno-omit-frame-pointer", "-g1")
+
+
+def missing() -> str:
+    """Why kernels cannot be emulated here; empty when they can."""
+    if not sys.platform.startswith("linux"):
+        return "host CUDA needs Linux"
+    if not shutil.which("g++"):
+        return "host CUDA needs g++"
+    if toolkit() is None:
+        return "host CUDA needs the CUDA toolkit's headers (cuda_runtime_api.h)"
+    return ""
+
+
+def toolkit() -> Path | None:
+    """The folder of the CUDA toolkit's headers, where the types come from; None where there is none."""
+    nvcc = os.environ.get("CUDACXX") or shutil.which("nvcc")
+    roots = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    if nvcc:
+        roots.insert(0, str(Path(nvcc).resolve().parent.parent))
+    for root in filter(None, roots):
+        if Path(root, "include", "cuda_runtime_api.h").is_file():
+            return Path(root, "include")
+    return None
+
+
+def load(*sources: Path, address: bool = False) -> ctypes.CDLL:
+    """A library of these .cu files, with their ``extern "C"`` functions and the emulation's own."""
+    library = ctypes.CDLL(str(build(*sources, address=address)))
+    library.cudaGetErrorString.restype = ctypes.c_char_p
+    return library
+
+
+def module(*, address: bool = False) -> ModuleType:
+    """pyldfusion's module ``_cuda``, all of csrc's .cu files behind csrc/cuda_bindings.cpp, under emulation.
+
+    ``module.host`` is the library behind it, for :func:`orders`.
+    """
+    library = build(*sorted(CSRC.glob("*.cu")), bindings=CSRC / "cuda_bindings.cpp", address=address)
+    spec = importlib.util.spec_from_file_location("_cuda", library.with_name("_cuda.so"))
+    assert spec is not None and spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    made.host = ctypes.CDLL(str(library))  # type: ignore[attr-defined]
+    return made
+
+
+def orders(library: ctypes.CDLL) -> Iterator[str]:
+    """Sets one order of threads and blocks after the other; a kernel must give the same bits in all of them."""
+    for mode, name in enumerate(("ascending", "descending", "shuffled")):
+        library.host_cuda_order(mode, 1)
+        yield name
+
+
+def build(*sources: Path, bindings: Path | None = None, address: bool = False) -> Path:
+    """Path of the shared library, built unless it is there. With ``bindings`` a Python module lies beside it.
+
+    ``address=True`` builds it for AddressSanitizer in place of the race detector: accesses outside global memory are
+    then found, in a process that was started with libasan preloaded (:func:`preload`).
+    """
+    digest = hashlib.sha256(repr((FLAGS, CHECKS, ADDRESS, address, bindings, sources, sys.version)).encode())
+    for path in sorted({*CSRC.iterdir(), *HERE.glob("*.h"), *HERE.glob("*.cpp"), Path(__file__), *sources}):
+        digest.update(path.read_bytes())
+    final = CACHE / digest.hexdigest()[:16]
+    if not (final / NAME).is_file():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            _compile(sources, bindings, Path(folder) / "made", address)
+            try:
+                (Path(folder) / "made").rename(final)
+            except OSError:  # another process was faster
+                if not (final / NAME).is_file():
+                    raise
+    return final / NAME
+
+
+def preload() -> str:
+    """Path of libasan, to be LD_PRELOADed by a process that loads an ``address=True`` library."""
+    return subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True).stdout.strip()
+
+
+def as_cpp(source: str, path: Path) -> str:
+    """A .cu or .cuh file as C++: dynamic shared memory, an array that only nvcc knows to place, becomes a pointer."""
+
+    def pointer(match: re.Match[str]) -> str:
+        kind = re.sub(r"__align__\s*\([^)]*\)|alignas\s*\([^)]*\)", "", match[1]).strip()
+        return f"{kind}* const {match[2]} = static_cast<{kind}*>(host_cuda::dynamic_shared());"
+
+    text = re.sub(r"extern\s+__shared__\s+([^;\[\]]*?)(\w+)\s*\[\s*\]\s*;", pointer, source)
+    return f'#line 1 "{path}"\n{text}'
+
+
+def _compile(sources: Sequence[Path], bindings: Path | None, folder: Path, address: bool) -> None:
+    folder.mkdir()
+    for path in (*CSRC.glob("*.cuh"), *sources):
+        (folder / path.name).write_text(as_cpp(path.read_text(), path))
+    sanitize = ADDRESS if address else ()
+    # The stand-in hides the toolkit's cuda_runtime.h, and comes first in every file, as nvcc has it.
+    include = ("-DLDF_HOST_CUDA=1", f"-I{folder}", f"-I{HERE}", f"-I{CSRC}", "-isystem", toolkit())
+    kernel = ("g++", "-x", "c++", *FLAGS, "-O1", *(sanitize or CHECKS), "-include", "cuda_runtime.h", *include)
+    plain = ("g++", *FLAGS, "-O1", *sanitize, *include)
+    python = ("-fvisibility=hidden", "-isystem", sysconfig.get_path("include"), "-isystem", _pybind11())
+    commands = [(*kernel, "-c", folder / path.name, "-o", folder / f"{path.stem}.o") for path in sources]
+    commands.append((*plain, "-c", HERE / "host_cuda.cpp", "-o", folder / "host_cuda.o"))
+    objects = [command[-1] for command in commands]
+    if bindings:
+        commands.insert(0, (*plain, *python, "-c", bindings, "-o", folder / "bindings.o"))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        list(pool.map(_run, commands))
+    _run(("g++", "-shared", *sanitize, *objects, "-o", folder / NAME))
+    if bindings:
+        _run(
+            (
+                "g++",
+                "-shared",
+                *sanitize,
+                folder / "bindings.o",
+                f"-L{folder}",
+                f"-l:{NAME}",
+                "-Wl,-rpath,$ORIGIN",
+                "-o",
+                folder / "_cuda.so",
+            )
+        )
+    for path in objects:
+        path.unlink()
+
+
+def _pybind11() -> str:
+    import pybind11
+
+    return pybind11.get_include()
+
+
+def _run(command: Sequence[object]) -> None:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
