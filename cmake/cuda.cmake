@@ -53,7 +53,7 @@ set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
 enable_language(CUDA)
 message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
 
-add_library(pyldfusion_cuda OBJECT csrc/adain.cu csrc/entropy.cu)
+add_library(pyldfusion_cuda OBJECT csrc/adain.cu csrc/entropy.cu csrc/frame_input.cu csrc/frame_output.cu csrc/frame_stats.cu)
 target_compile_options(pyldfusion_cuda PRIVATE -Werror all-warnings -Xcompiler -Wall,-Wextra)
 target_link_libraries(_native PRIVATE pyldfusion_cuda)
 target_compile_definitions(_native PRIVATE PYLDFUSION_CUDA_VERSION="${CMAKE_CUDA_COMPILER_VERSION}")

@@ -42,9 +42,9 @@ constexpr bool is_16bit(Format f) { return f == Format::grey16 || f == Format::b
 constexpr bool is_rgb(Format f) { return f == Format::rgb8 || f == Format::rgb16; }
 
 enum class PlaneType : std::int32_t {
-  u8,    // 0..255 stands for 0..1
-  f16,   // GPU only
-  bf16,  // GPU only
+  u8,  // 0..255 stands for 0..1
+  f16,
+  bf16,
   f32,
 };
 

@@ -7,6 +7,7 @@
 
 #include "frame_input.h"
 #include "frame_output.h"
+#include "frame_stats.h"
 
 namespace ldf {
 
@@ -69,6 +70,45 @@ inline const char* problem(const PlaneToFrameParams& p) {
   if (p.out.format == Format::yuyv) return "yuyv cannot be written; nv12 can";
   if (is_16bit(p.vis.format) != is_16bit(p.out.format)) return "the visible frame and the output differ in depth";
   return nullptr;
+}
+
+// On a GPU every element lies at a multiple of its size.
+inline bool aligned(const void* address, std::int64_t bytes) {
+  return reinterpret_cast<std::uintptr_t>(address) % static_cast<std::uintptr_t>(bytes) == 0;
+}
+
+inline bool aligned(const Frame& f) {
+  return !is_16bit(f.format) || (aligned(f.pixels, 2) && f.stride_y % 2 == 0 && f.stride_x % 2 == 0);
+}
+
+// As problem(), for the functions that end in _cuda.
+inline const char* problem_on_gpu(const FrameToPlaneParams& p) {
+  if (const char* wrong = problem(p)) return wrong;
+  if (!aligned(p.frame)) return "the frame has 16-bit samples at odd addresses";
+  if (!aligned(p.plane.values, bytes_of(p.plane.type))) return "the plane is not aligned to its elements";
+  if (!aligned(p.gain.range, 4) || !aligned(p.gain.table, 4)) return "the gain's floats are not aligned";
+  return nullptr;
+}
+
+inline const char* problem_on_gpu(const PlaneToFrameParams& p) {
+  if (const char* wrong = problem(p)) return wrong;
+  if (!aligned(p.vis) || !aligned(p.out)) return "a frame has 16-bit samples at odd addresses";
+  if (!aligned(p.fused.values, bytes_of(p.fused.type))) return "the fused plane is not aligned to its elements";
+  return nullptr;
+}
+
+inline const char* problem_on_gpu(const Frame16& f) {
+  if (f.height < 0 || f.width < 0) return "the frame has a negative size";
+  if (f.height && f.width && f.height > 0xffffffff / f.width) return "the frame has more than 4294967295 pixels";
+  if (!aligned(f.pixels, 2) || f.stride_y % 2 || f.stride_x % 2) return "the frame has samples at odd addresses";
+  return nullptr;
+}
+
+inline const char* problem_on_gpu(const Percentiles16Params& p) {
+  if (p.frame.height < 1 || p.frame.width < 1) return "the frame is empty";
+  if (!(p.low >= 0 && p.low <= 100 && p.high >= 0 && p.high <= 100)) return "a percentage is not in 0..100";
+  if (!aligned(p.counts, 16) || !aligned(p.range, 4)) return "the counts are not aligned to 16 bytes, or the range to 4";
+  return problem_on_gpu(p.frame);
 }
 
 }  // namespace ldf

@@ -6,17 +6,14 @@
 namespace ldf {
 namespace {
 
-char* row_of(const Plane& plane, std::int64_t y) { return static_cast<char*>(plane.values) + y * plane.stride_y; }
-
-// Type and stride are decided once a row: a packed row of floats is the usual one.
+// Packed floats, as most planes are, in a loop of their own.
 template <class Value>
 void write_row(const Plane& plane, std::int64_t y, Value value) {
-  char* row = row_of(plane, y);
-  const std::int64_t step = plane.stride_x;
-  if (plane.type == PlaneType::f32 && step == sizeof(float)) {
-    for (std::int64_t x = 0; x < plane.width; ++x) store<float>(row + x * static_cast<int>(sizeof(float)), value(x));
+  char* row = static_cast<char*>(plane.values) + y * plane.stride_y;
+  if (plane.type == PlaneType::f32 && plane.stride_x == sizeof(float)) {
+    for (std::int64_t x = 0; x < plane.width; ++x) store(row + x * static_cast<int>(sizeof(float)), value(x));
   } else {
-    for (std::int64_t x = 0; x < plane.width; ++x) write_plane(plane.type, row + x * step, value(x));
+    for (std::int64_t x = 0; x < plane.width; ++x) write_element(plane.type, row + x * plane.stride_x, value(x));
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "common.h"
+#include "dtype.h"
 #include "frame.h"
 
 namespace ldf {
@@ -37,7 +38,7 @@ LDF_HD inline float quotient(float a, float b) {
 // A sample at an address that is aligned on a GPU, and may not be on a CPU.
 template <class T>
 LDF_HD inline T load(const char* at) {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDACC__) || defined(LDF_HOST_CUDA)
   return *reinterpret_cast<const T*>(at);
 #else
   T value;
@@ -48,7 +49,7 @@ LDF_HD inline T load(const char* at) {
 
 template <class T>
 LDF_HD inline void store(char* at, T value) {
-#ifdef __CUDA_ARCH__
+#if defined(__CUDACC__) || defined(LDF_HOST_CUDA)
   *reinterpret_cast<T*>(at) = value;
 #else
   std::memcpy(at, &value, sizeof(value));
@@ -77,17 +78,39 @@ LDF_HD inline T level(float value) {
   return static_cast<T>(nearest(clipped(value, 0.0f, top<T>())));
 }
 
-// An element of a plane, u8 or f32; frame.cuh has the types that only a GPU knows.
-LDF_HD inline float read_plane(PlaneType type, const char* at) {
-  return type == PlaneType::u8 ? quotient(static_cast<float>(load<std::uint8_t>(at)), 255.0f) : load<float>(at);
+// An element of a plane to a number in [0, 1] and back.
+LDF_HD inline float from_element(float value) { return value; }
+LDF_HD inline float from_element(Half value) { return to_float(value); }
+LDF_HD inline float from_element(Bfloat16 value) { return to_float(value); }
+LDF_HD inline float from_element(std::uint8_t value) { return quotient(static_cast<float>(value), 255.0f); }
+
+template <class E>
+LDF_HD inline E to_element(float value) {
+  return from_float<E>(value);
+}
+template <>
+LDF_HD inline std::uint8_t to_element<std::uint8_t>(float value) {
+  return level<std::uint8_t>(product(value, 255.0f));
 }
 
-LDF_HD inline void write_plane(PlaneType type, char* at, float value) {
-  if (type == PlaneType::u8) {
-    store<std::uint8_t>(at, level<std::uint8_t>(product(value, 255.0f)));
-  } else {
-    store<float>(at, value);
+LDF_HD inline float read_element(PlaneType type, const char* at) {
+  switch (type) {
+    case PlaneType::u8: return from_element(load<std::uint8_t>(at));
+    case PlaneType::f16: return from_element(load<Half>(at));
+    case PlaneType::bf16: return from_element(load<Bfloat16>(at));
+    case PlaneType::f32: break;
   }
+  return load<float>(at);
+}
+
+LDF_HD inline void write_element(PlaneType type, char* at, float value) {
+  switch (type) {
+    case PlaneType::u8: return store(at, to_element<std::uint8_t>(value));
+    case PlaneType::f16: return store(at, to_element<Half>(value));
+    case PlaneType::bf16: return store(at, to_element<Bfloat16>(value));
+    case PlaneType::f32: break;
+  }
+  store(at, value);
 }
 
 // ITU-R BT.601.

@@ -7,7 +7,8 @@ namespace ldf {
 namespace {
 
 float fused_at(const Plane& plane, std::int64_t x, std::int64_t y) {
-  return read_plane(plane.type, static_cast<const char*>(plane.values) + y * plane.stride_y + x * plane.stride_x);
+  return read_element(plane.type,
+                      static_cast<const char*>(plane.values) + y * plane.stride_y + x * plane.stride_x);
 }
 
 template <class Vis>
@@ -23,7 +24,12 @@ void write_blocks(const PlaneToFrameParams& p, std::int64_t begin, std::int64_t 
     for (std::int64_t x = 0; x < p.fused.width; x += 2) {
       float fused[4];
       for (int i = 0; i < 4; ++i) fused[i] = fused_at(p.fused, x + i % 2, y + i / 2);
-      write_block<Vis>(p, fused, x, y);
+      const Block block = fused_block<Vis>(p, fused, x, y);
+      std::uint8_t* row = static_cast<std::uint8_t*>(p.out.pixels) + y * p.out.stride_y + x;
+      for (int i = 0; i < 4; ++i) row[i / 2 * p.out.stride_y + i % 2] = block.y[i];
+      std::uint8_t* uv = static_cast<std::uint8_t*>(p.out.chroma) + y / 2 * p.out.chroma_stride_y + x;
+      uv[0] = block.chroma.u;
+      uv[1] = block.chroma.v;
     }
   }
 }

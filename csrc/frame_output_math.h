@@ -146,21 +146,25 @@ LDF_HD inline Chroma block_chroma<Yuyv>(const PlaneToFrameParams& p, const Colou
           level<std::uint8_t>(product(0.5f, static_cast<float>(v)))};
 }
 
-// The 2x2 pixels of nv12 whose upper left one is (x, y), both even; `fused` has their four values, row by row.
+// 2x2 pixels of nv12; y row by row.
+struct Block {
+  std::uint8_t y[4];
+  Chroma chroma;
+};
+
+// The block whose upper left pixel is (x, y), both even; `fused` has its four values, row by row.
 template <class Vis>
-LDF_HD inline void write_block(const PlaneToFrameParams& p, const float* fused, std::int64_t x, std::int64_t y) {
+LDF_HD inline Block fused_block(const PlaneToFrameParams& p, const float* fused, std::int64_t x, std::int64_t y) {
   Colour c[4];
   for (int i = 0; i < 4; ++i) c[i] = Vis::read(p.vis, p.range, x + i % 2, y + i / 2);
-  const Chroma chroma = block_chroma<Vis>(p, c, x, y);
+  Block block;
+  block.chroma = block_chroma<Vis>(p, c, x, y);
   const YuvScale s = yuv_scale(p.range);
   for (int i = 0; i < 4; ++i) {
     const float luma = new_luma<std::uint8_t>(p, fused[i], c[i].luma, x + i % 2, y + i / 2);
-    store<std::uint8_t>(static_cast<char*>(p.out.pixels) + (y + i / 2) * p.out.stride_y + x + i % 2,
-                        level<std::uint8_t>(product(luma, s.luma) + s.black));
+    block.y[i] = level<std::uint8_t>(product(luma, s.luma) + s.black);
   }
-  char* uv = static_cast<char*>(p.out.chroma) + y / 2 * p.out.chroma_stride_y + x;
-  store<std::uint8_t>(uv, chroma.u);
-  store<std::uint8_t>(uv + 1, chroma.v);
+  return block;
 }
 
 // Calls visit with the type that reads a format.

@@ -26,7 +26,7 @@ Status histogram16_cuda(const Frame16& frame, std::uint32_t* counts, Stream stre
 struct Percentiles16Params {
   Frame16 frame;         // at least one pixel
   double low, high;      // percentages, 0..100
-  std::uint32_t* counts;  // device scratch of [65536], overwritten with the histogram
+  std::uint32_t* counts;  // device scratch of [65536], 16-byte aligned, overwritten with the histogram
   float* range;          // [2], overwritten: both percentiles, rounded from double; what Gain::range takes
 };
 
