@@ -1,5 +1,6 @@
-# Adds the CUDA kernels to the module when there is a working nvcc. The runtime library is linked statically and
-# loads the driver when first used, so the module also imports on a machine without one.
+# Builds pyldfusion/_cuda*.so, the CUDA kernels, when there is a working nvcc. Whether a GPU is present plays no part.
+# The runtime library is linked statically and loads the driver when first used, so the module also imports on a
+# machine without one.
 function(no_cuda why)
   if(PYLDFUSION_CUDA STREQUAL auto)
     message(STATUS "Building without CUDA: ${why}")
@@ -18,26 +19,43 @@ if(NOT PYLDFUSION_NVCC)
   return()
 endif()
 
-# Of the architectures wanted, those this nvcc knows: code for each, and PTX of the last for what comes after it.
+# Architectures: "default" and "all" are lists of which nvcc must know one; numbers of one's own it must know all.
+# Code for each, and PTX of the last for what comes after it. "native" is the GPU of this machine.
+set(wanted ${PYLDFUSION_CUDA_ARCHITECTURES})
+set(lists_default 75 87 90)
+set(lists_all 75 80 86 87 89 90 100 110 120)
 execute_process(COMMAND ${PYLDFUSION_NVCC} --list-gpu-arch
                 OUTPUT_VARIABLE known ERROR_VARIABLE known RESULT_VARIABLE failed)
-set(CMAKE_CUDA_ARCHITECTURES "")
-foreach(arch IN LISTS PYLDFUSION_CUDA_ARCHITECTURES)
-  if(known MATCHES "compute_${arch}[^0-9]")
-    list(APPEND CMAKE_CUDA_ARCHITECTURES ${arch}-real)
-    set(newest ${arch})
-  endif()
-endforeach()
-if(failed OR NOT CMAKE_CUDA_ARCHITECTURES)
-  no_cuda("${PYLDFUSION_NVCC} knows none of the architectures ${PYLDFUSION_CUDA_ARCHITECTURES}; it says: ${known}")
-  return()
+if(wanted MATCHES "^(default|all)$")
+  set(wanted ${lists_${wanted}})
+  set(some_may_be_unknown TRUE)
 endif()
-list(APPEND CMAKE_CUDA_ARCHITECTURES ${newest}-virtual)
+set(architectures "")
+if(wanted STREQUAL native)
+  set(probe_arch native)
+else()
+  foreach(arch IN LISTS wanted)
+    if(known MATCHES "compute_${arch}[^0-9]")
+      list(APPEND architectures ${arch}-real)
+      set(newest ${arch})
+    elseif(NOT failed AND NOT some_may_be_unknown)
+      message(FATAL_ERROR "PYLDFUSION_CUDA_ARCHITECTURES asks for ${arch}; ${PYLDFUSION_NVCC} knows: ${known}")
+    endif()
+  endforeach()
+  if(failed OR NOT architectures)
+    no_cuda("${PYLDFUSION_NVCC} knows none of the architectures ${wanted}; it says: ${known}")
+    return()
+  endif()
+  list(APPEND architectures ${newest}-virtual)
+  set(probe_arch compute_${newest})
+endif()
 
-# An nvcc that refuses the C++ compiler at hand is common; find out before CMake makes it an error.
+# An nvcc that refuses the C++ compiler at hand is common, and one may be too old; find out before CMake makes it an
+# error.
 set(probe ${CMAKE_CURRENT_BINARY_DIR}/probe.cu)
-file(WRITE ${probe} "#include <cstdint>\n__global__ void probe(std::int32_t* p) { *p = 1; }\n")
-execute_process(COMMAND ${PYLDFUSION_NVCC} -std=c++17 -arch=compute_${newest} -c ${probe} -o ${probe}.o
+file(WRITE ${probe} "#include <cstdint>\n#if CUDART_VERSION < 11080\n#error CUDA 11.8 or newer is needed\n#endif\n"
+                    "__global__ void probe(std::int32_t* p) { *p = 1; }\n")
+execute_process(COMMAND ${PYLDFUSION_NVCC} -std=c++17 -arch=${probe_arch} -c ${probe} -o ${probe}.o
                 OUTPUT_VARIABLE said ERROR_VARIABLE said RESULT_VARIABLE failed)
 if(failed)
   no_cuda("${PYLDFUSION_NVCC} does not work: ${said}")
@@ -50,10 +68,26 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+if(architectures)
+  set(CMAKE_CUDA_ARCHITECTURES ${architectures})
+else()
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+  set(CMAKE_CUDA_FLAGS "${CMAKE_CUDA_FLAGS} -arch=native")  # CMake itself knows the word from 3.24
+endif()
 enable_language(CUDA)
-message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${CMAKE_CUDA_ARCHITECTURES}")
+message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION} for ${wanted}")
 
-add_library(pyldfusion_cuda OBJECT csrc/adain.cu csrc/entropy.cu csrc/frame_input.cu csrc/frame_output.cu csrc/frame_stats.cu)
-target_compile_options(pyldfusion_cuda PRIVATE -Werror all-warnings -Xcompiler -Wall,-Wextra)
-target_link_libraries(_native PRIVATE pyldfusion_cuda)
-target_compile_definitions(_native PRIVATE PYLDFUSION_CUDA_VERSION="${CMAKE_CUDA_COMPILER_VERSION}")
+file(GLOB kernels CONFIGURE_DEPENDS csrc/*.cu)
+add_library(pyldfusion_kernels OBJECT ${kernels})
+target_compile_options(pyldfusion_kernels PRIVATE -Xcompiler -Wall,-Wextra)
+if(PYLDFUSION_WERROR)
+  target_compile_options(pyldfusion_kernels PRIVATE -Werror all-warnings)
+endif()
+
+pybind11_add_module(_cuda MODULE NO_EXTRAS csrc/cuda_bindings.cpp)
+target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+target_compile_definitions(_cuda PRIVATE PYLDFUSION_CUDA_VERSION="${CMAKE_CUDA_COMPILER_VERSION}")
+target_compile_options(_cuda PRIVATE -Wall -Wextra $<$<BOOL:${PYLDFUSION_WERROR}>:-Werror>)
+target_link_libraries(_cuda PRIVATE pyldfusion_kernels Threads::Threads)
+target_link_options(_cuda PRIVATE $<$<CONFIG:Release>:-s>)
+set_target_properties(_cuda PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${PYLDFUSION_OUTPUT_DIR})

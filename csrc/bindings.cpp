@@ -136,13 +136,6 @@ void add_luma(const py::array& vis, const Contiguous<std::int16_t>& delta, py::a
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "Native kernels; use them through pyldfusion.kernels.";
-#ifdef PYLDFUSION_CUDA_VERSION
-  m.attr("cuda_compiled") = true;
-  m.attr("cuda_version") = PYLDFUSION_CUDA_VERSION;
-#else
-  m.attr("cuda_compiled") = false;
-  m.attr("cuda_version") = "";
-#endif
   m.def("entropy", &entropy, py::arg("pixels"), py::arg("boxes").noconvert(), py::arg("threads"));
   m.def("adain", &adain, py::arg("x").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
         py::arg("eps"), py::arg("threads"));

@@ -5,9 +5,6 @@ from typing import Any
 from numpy import float32, float64, int16, int32, int64, uint8, uint16
 from numpy.typing import NDArray
 
-cuda_compiled: bool
-cuda_version: str
-
 def entropy(pixels: NDArray[Any], boxes: NDArray[int32] | None, threads: int) -> NDArray[float64]: ...
 def adain(
     x: NDArray[float32], weight: NDArray[float32], bias: NDArray[float32], eps: float, threads: int

@@ -8,6 +8,7 @@ modified; they must not be written to by others during the call. What was wrong 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 from typing import Any
@@ -36,9 +37,8 @@ __all__ = [
     "thread_count",
 ]
 
-#: Whether CUDA kernels are in the native module, and the toolkit they were built with ("" without).
-cuda_compiled: bool = _native.cuda_compiled
-cuda_version: str = _native.cuda_version
+#: Whether this build has the CUDA kernels (:mod:`pyldfusion.cuda`), which takes a toolkit and no GPU.
+cuda_compiled: bool = importlib.util.find_spec(f"{__package__}._cuda") is not None
 
 _PIXELS = (np.uint8, np.float32, np.float64)
 
@@ -200,6 +200,15 @@ def add_luma(
         raise InputError("out overlaps an input; expected memory of its own, or vis itself")
     _native.add_luma(_packed(vis), _packed(delta), out, thread_count(threads))
     return out
+
+
+def cuda_version() -> str:
+    """The CUDA toolkit that the CUDA kernels were compiled with, "" in a build without them."""
+    if not cuda_compiled:
+        return ""
+    from . import _cuda
+
+    return _cuda.version
 
 
 def thread_count(threads: int | None = None) -> int:

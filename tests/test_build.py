@@ -117,13 +117,35 @@ def test_cuda_must_be_a_known_word_and_an_nvcc_that_works(tmp_path):
     assert "Install the CUDA toolkit" in done.stdout
 
 
-def test_the_module_says_whether_it_has_cuda_and_needs_no_driver():
-    assert kernels.cuda_compiled == (kernels.cuda_version != "")
-    if not shutil.which("ldd"):
-        pytest.skip("no ldd on this system")
-    needed = run("ldd", kernels._native.__file__).stdout
-    assert "libpthread" in needed or "libc.so" in needed
-    assert "libcuda" not in needed
+def test_architectures_must_be_numbers_that_nvcc_knows(tmp_path):
+    done = build_native(tmp_path, PYLDFUSION_CUDA_ARCHITECTURES="hopper")
+    assert done.returncode != 0
+    assert "PYLDFUSION_CUDA_ARCHITECTURES is 'hopper'; expected default, all, native, or" in done.stdout
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho compute_75\necho compute_90\n")
+    nvcc.chmod(0o755)
+    done = build_native(tmp_path, PYLDFUSION_CUDA="1", PYLDFUSION_CUDA_ARCHITECTURES="75,91", CUDACXX=str(nvcc))
+    assert done.returncode != 0
+    assert "PYLDFUSION_CUDA_ARCHITECTURES asks for 91" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
+def test_with_nvcc_there_is_a_second_module_that_needs_no_driver(tmp_path):
+    done = build_native(tmp_path, PYLDFUSION_CUDA="1", PYLDFUSION_CUDA_ARCHITECTURES="90")
+    assert done.returncode == 0, done.stdout
+    (module,) = (tmp_path / "lib" / "pyldfusion").glob("_cuda*.so")
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import _cuda; print(_cuda.version)"
+    assert run(sys.executable, "-c", program, module.parent).stdout.count(".") == 2
+    if shutil.which("ldd"):
+        assert "libcuda" not in run("ldd", module).stdout
+    done = build_native(tmp_path)  # without CUDA
+    assert done.returncode == 0, done.stdout
+    assert not module.exists()
+
+
+def test_the_package_says_whether_it_has_cuda():
+    assert kernels.cuda_compiled == (kernels.cuda_version() != "")
 
 
 def test_the_sdist_holds_every_source(sdist):

@@ -71,7 +71,7 @@ def native() -> Iterator[Check]:
     except ImportError as error:
         yield Check("package", "native module", "broken", str(error), "pip install . with gcc and cmake installed")
     else:
-        cuda = f"with CUDA {kernels.cuda_version}" if kernels.cuda_compiled else "without CUDA"
+        cuda = f"with CUDA {kernels.cuda_version()}" if kernels.cuda_compiled else "without CUDA"
         yield Check("package", "native module", "ok", f"compiled {cuda}, {kernels.thread_count()} threads")
     from ..artefact import BUNDLED, open_artefact
 
