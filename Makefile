@@ -1,21 +1,24 @@
-# Two commands matter: `make demo` (a fused picture) and `make test` (everything checked).
+# Two commands matter: `make demo` (a fused picture) and `make test` (everything checked). With an NVIDIA GPU a third:
+# `make gpu PYTHON=python3` (docs/gpu.md).
 #
 #   PYTHON       the interpreter to start from                    (python3)
 #   VENV         where the virtual environment goes               (.venv)
 #   TORCH_INDEX  an index to take torch from, for a CPU-only or a CUDA build; empty: pip's own
 #   CONSTRAINTS  file with the versions that are known to work    (constraints.txt; empty: newest)
-#   PYLDFUSION_CUDA  auto, 1 or 0: whether the CUDA kernels are compiled
+#   STAGES       what `make gpu` does             (build test sanitize bench; further: train endure)
+#   PYLDFUSION_CUDA, PYLDFUSION_CUDA_ARCHITECTURES, CMAKE_ARGS  see setup.py
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+STAGES ?=
 CONSTRAINTS ?= constraints.txt
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
-SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard csrc/*)
+SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard cmake/* csrc/*)
 
-.PHONY: demo test lint format train-smoke clean
+.PHONY: demo test lint format train-smoke cuda-all gpu clean
 
 demo: $(VENV)/.runtime  ## a fused picture of a generated pair, with its numbers
 	$(BIN)/pyldfusion demo
@@ -42,11 +45,23 @@ train-smoke: $(VENV)/.dev  ## 20 steps of language-driven training on generated 
 	    out/smoke/$$(basename $$model).png --model $$model || exit 1; \
 	done
 
+cuda-all: $(VENV)/.build  ## every kernel compiled for every architecture nvcc knows, warnings as errors, and its size
+	PYLDFUSION_CUDA=1 PYLDFUSION_CUDA_ARCHITECTURES=all CMAKE_ARGS=-DPYLDFUSION_WERROR=ON \
+	  $(BIN)/python setup.py build_ext --build-temp build/cuda-all/temp --build-lib build/cuda-all/lib
+	@stat --format='%n: %s bytes' build/cuda-all/lib/pyldfusion/_cuda*.so
+
+gpu:  ## builds, checks and measures the CUDA half on this machine's GPU; without one, compiles it
+	$(PYTHON) -m benchmarks gpu $(STAGES)
+
 clean:
-	rm -rf $(VENV) build dist out *.egg-info pyldfusion/_native*.so
+	rm -rf $(VENV) build dist out *.egg-info pyldfusion/_native*.so pyldfusion/_cuda*.so
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.build: $(BIN)/python constraints.txt
+	$(PIP) setuptools pybind11
+	touch $@
 
 $(VENV)/.runtime: $(BIN)/python $(SOURCES)
 	$(PIP) --editable '.[openvino]'
