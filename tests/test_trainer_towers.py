@@ -23,6 +23,7 @@ from torch import nn  # noqa: E402
 from pyldfusion.errors import ArtefactError, DependencyError, InputError  # noqa: E402
 from trainer.clip import ImageTower, load_clip  # noqa: E402
 from trainer.config import ClipConfig, ConfigError, PromptConfig, VggConfig  # noqa: E402
+from trainer.lean import QuickMlp, SelfAttention, lighten  # noqa: E402
 from trainer.open_clip_model import load_open_clip  # noqa: E402
 from trainer.pretrained import read_weights  # noqa: E402
 from trainer.prompts import read_content  # noqa: E402
@@ -140,6 +141,48 @@ def test_values_and_gradients_in_float64_are_those_of_the_plain_way(tmp_path, vi
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(gradient(found, x), gradient(expected, x), rtol=1e-11, atol=1e-12)
+
+
+def kept_bytes(network, x) -> int:
+    """What autograd keeps of a forward pass besides the weights, every storage once."""
+    weights = {tensor.untyped_storage().data_ptr() for tensor in network.parameters()}
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        kept = network(x)
+    del kept
+    return sum(size for place, size in storages.items() if place not in weights)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_light_blocks_are_the_same_function_and_keep_less(tmp_path, quick):
+    vision = vit(ls_init_value=0.5)
+    visual = random_model(configuration(tmp_path / "m.json", vision, quick_gelu=quick))[0].visual.double()
+    visual.requires_grad_(False)
+    for parameter in visual.parameters():  # biases are zero at first
+        parameter.add_(
+            torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64) / 9
+        )
+    plain, x = copy.deepcopy(visual), planes(3, 3, 64, 64)
+    assert lighten(visual) == (4 if quick else 2) and lighten(visual) == 0
+    kinds = [type(module) for module in visual.modules()]
+    assert (kinds.count(SelfAttention), kinds.count(QuickMlp)) == (2, 2 if quick else 0)
+    torch.testing.assert_close(visual(x), plain(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient(visual(x), x), gradient(plain(x), x), rtol=1e-11, atol=1e-12)
+    assert set(visual.state_dict()) == set(plain.state_dict())
+    light, heavy = kept_bytes(visual, x), kept_bytes(plain, x)
+    assert light < 0.85 * heavy if quick else light <= heavy
+
+
+def test_attention_of_another_kind_is_left_alone():
+    for options in ({"batch_first": False}, {"add_bias_kv": True}, {"add_zero_attn": True}, {"dropout": 0.1}):
+        assert not SelfAttention.replaces(nn.MultiheadAttention(8, 2, **({"batch_first": True} | options)))
+    assert not SelfAttention.replaces(nn.MultiheadAttention(8, 2, batch_first=True, kdim=4, vdim=4))
+    assert not SelfAttention.replaces(nn.Identity())
 
 
 def test_timms_towers_are_folded_too(tmp_path):

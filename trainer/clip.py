@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyldfusion.errors import InputError
 
 from .config import ClipConfig, ConfigError, PromptConfig
+from .lean import lighten
 from .open_clip_model import load_open_clip
 from .prompts import read_content
 from .towers import GreyConv, autocast, warn_if_slow
@@ -31,7 +32,8 @@ class ImageTower(nn.Module):
     """CLIP's image encoder for grey planes, frozen; gradients flow to the planes alone.
 
     Where the model begins with an unpadded convolution (every ViT), the repeat to three channels and the
-    normalisation are folded into it (:class:`~trainer.towers.GreyConv`); elsewhere they are done as written.
+    normalisation are folded into it (:class:`~trainer.towers.GreyConv`); elsewhere they are done as written. Blocks of
+    open_clip's transformers are replaced by cheaper ones of the same function (:mod:`~trainer.lean`).
 
     Attributes:
         size: side of its input in pixels, the longer one if it is not square.
@@ -45,7 +47,7 @@ class ImageTower(nn.Module):
     ) -> None:
         """
         Args:
-            visual: image tower of an open_clip model; it is taken over: frozen, its first convolution replaced.
+            visual: image tower of an open_clip model; it is taken over: frozen, parts of it replaced.
             mean, std: of the three channels of its input.
             precision: "fp32", or "bf16" or "fp16" by autocast.
             fold: False keeps repeat and normalisation apart, to compare with.
@@ -56,6 +58,7 @@ class ImageTower(nn.Module):
         self.size = max(self.image_size)
         self.mean, self.std, self.precision = tuple(mean), tuple(std), precision
         self.folded = fold and _fold(visual, mean, std)
+        lighten(visual)
         self.visual = visual
         self.requires_grad_(False).eval()
         if not self.folded:
