@@ -102,12 +102,48 @@ LDF_HD inline Half from_float<Half>(float value) {
 #endif
 }
 
-// 16 bytes of neighbours, as they lie in memory.
+// 16 bytes of neighbours, as they lie in memory. Words, so that pairs of 16-bit elements share a register.
 template <class T>
 struct alignas(16) Vector {
   static constexpr int kSize = 16 / sizeof(T);
-  T values[kSize];
+  std::uint32_t words[4];
 };
+
+template <class T>
+LDF_HD inline T element(const Vector<T>& vector, int i) {
+  return {static_cast<std::uint16_t>(vector.words[i / 2] >> 16 * (i % 2))};
+}
+template <>
+LDF_HD inline float element(const Vector<float>& vector, int i) {
+  return detail::as_float(vector.words[i]);
+}
+
+// Of a vector that was cleared before.
+template <class T>
+LDF_HD inline void set_element(Vector<T>& vector, int i, T value) {
+  vector.words[i / 2] |= std::uint32_t{value.bits} << 16 * (i % 2);
+}
+template <>
+LDF_HD inline void set_element(Vector<float>& vector, int i, float value) {
+  vector.words[i] = detail::as_bits(value);
+}
+
+template <class T>
+LDF_HD inline void unpack(const Vector<T>& vector, float (&values)[Vector<T>::kSize]) {
+  for (int i = 0; i < Vector<T>::kSize; ++i) values[i] = to_float(element(vector, i));
+}
+
+LDF_HD inline Vector<float> pack(const float (&v)[4], float) {
+  return {{detail::as_bits(v[0]), detail::as_bits(v[1]), detail::as_bits(v[2]), detail::as_bits(v[3])}};
+}
+template <class T>
+LDF_HD inline Vector<T> pack(const float (&v)[8], T) {
+  Vector<T> vector;
+  for (int i = 0; i < 4; ++i) {
+    vector.words[i] = from_float<T>(v[2 * i]).bits | std::uint32_t{from_float<T>(v[2 * i + 1]).bits} << 16;
+  }
+  return vector;
+}
 
 // How many elements lie before the next address that a Vector may be read from; 0 when `pointer` is one.
 template <class T>
