@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kColumnThreads, 2) apply_columns(const Forward
   const T* residual = static_cast<const T*>(p.residual);
   T* y = static_cast<T*>(p.y);
 
-  const int width = columns.lanes * kSize;
+  const unsigned width = columns.lanes * kSize;
   const std::int64_t c = std::int64_t{place.slab} * width + threadIdx.x;  // of the map that this thread makes
   const std::int64_t sample = place.n * columns.rows * columns.c;
   const Moments all =

@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kColumnThreads, 2) column_moments(const T* __r
   Moments sets[kSize];
 #pragma unroll
   for (int i = 0; i < kSize; ++i) sets[i] = {count, own[i].mean, own[i].m2};
-  block_fold(sets, columns.lanes, scratch);
+  block_fold(sets, static_cast<int>(columns.lanes), scratch);
   if (threadIdx.x < columns.lanes) {
     Partial* to = partials + (std::int64_t{place.n} * columns.chunks + place.chunk) * columns.c + place.channel;
 #pragma unroll
@@ -148,7 +148,7 @@ __device__ Moments run_total(const T* run, std::int64_t count, const Cut& cut, c
 
 // Moments of the planes of slab `slab` of sample n of an NHWC tensor: thread t gets those of the slab's channel
 // t % width, where width = lanes * vector size, a power of two up to 16. `scratch`: width elements a warp.
-__device__ inline Moments column_total(const Columns& columns, std::int64_t n, unsigned slab, int width,
+__device__ inline Moments column_total(const Columns& columns, std::int64_t n, unsigned slab, unsigned width,
                                        const Partial* partials, Moments* scratch) {
   const std::int64_t channel = std::int64_t{slab} * width + threadIdx.x % width;
   Moments own[1] = {};
@@ -158,7 +158,7 @@ __device__ inline Moments column_total(const Columns& columns, std::int64_t n, u
       own[0] = combine(own[0], {rows_in(columns, k), p.mean, p.m2});
     }
   }
-  block_fold(own, width, scratch);
+  block_fold(own, static_cast<int>(width), scratch);
   return own[0];
 }
 

@@ -120,7 +120,7 @@ struct Columns {
   std::int64_t rows, c;    // of a sample
   std::int64_t length;     // rows of a chunk; the last ones may get fewer or none
   unsigned slabs, chunks;  // of the channels, of the rows
-  int lanes;               // vectors beside each other in a slab, 1 or 2
+  unsigned lanes;          // vectors beside each other in a slab, 1 or 2
 };
 
 // As many chunks as fill the GPU: generously while few partial results come of it, else one block for every SM.
@@ -132,7 +132,8 @@ inline Columns columns_of(std::int64_t n, std::int64_t c, std::int64_t rows, Dty
   const std::int64_t one = ratio_up(kBlocks, n * slabs);
   const std::int64_t most = ratio_up(rows, 2 * kColumnThreads / lanes);
   const std::int64_t chunks = std::min({several, std::max<std::int64_t>(one, 16), most});
-  return {rows, c, ratio_up(rows, chunks), static_cast<unsigned>(slabs), static_cast<unsigned>(chunks), lanes};
+  return {rows, c, ratio_up(rows, chunks), static_cast<unsigned>(slabs), static_cast<unsigned>(chunks),
+          static_cast<unsigned>(lanes)};
 }
 
 // This thread's place: rows [row, end) in steps of `step` of sample n, `count` channels from `channel` on.
@@ -146,7 +147,7 @@ struct Column {
       : slab(block % c.slabs),  // neighbours in memory are neighbours in time
         chunk(block / c.slabs % c.chunks),
         n(block / c.slabs / c.chunks),
-        step(blockDim.x / c.lanes),
+        step(static_cast<int>(blockDim.x / c.lanes)),
         row(chunk * c.length + threadIdx.x / c.lanes),
         end(least((chunk + 1) * c.length, c.rows)),
         channel((std::int64_t{slab} * c.lanes + threadIdx.x % c.lanes) * Vector<T>::kSize) {
