@@ -58,6 +58,30 @@ Contiguous<double> entropy(const py::array& pixels, const std::optional<Contiguo
   return bits;
 }
 
+Contiguous<double> entropy_affine(const py::array_t<float>& planes, const Contiguous<std::int32_t>& boxes,
+                                  const Contiguous<float>& maps, std::int32_t size, int threads) {
+  check(planes.ndim() == 3 && boxes.ndim() == 2 && boxes.shape(1) == 3 && maps.size() == 2 * boxes.size() && size > 0,
+        "entropy_affine: wrong shapes");
+  ldf::EntropyAffineParams p{};
+  p.planes = planes.data();
+  p.type = ldf::Pixel::f32;
+  p.count = planes.shape(0);
+  p.stride_p = planes.strides(0);
+  p.stride_y = planes.strides(1);
+  p.stride_x = planes.strides(2);
+  p.patches = boxes.shape(0);
+  p.boxes = boxes.data();
+  p.maps = maps.data();
+  p.size = size;
+  Contiguous<double> bits({p.patches, p.count});
+  p.bits = bits.mutable_data();
+  {
+    py::gil_scoped_release unlocked;
+    ldf::entropy_affine_cpu(p, threads);
+  }
+  return bits;
+}
+
 Contiguous<float> adain(const py::array_t<float>& x, const Contiguous<float>& weight, const Contiguous<float>& bias,
                         double eps, int threads) {
   constexpr py::ssize_t kSize = sizeof(float);
@@ -137,6 +161,8 @@ void add_luma(const py::array& vis, const Contiguous<std::int16_t>& delta, py::a
 PYBIND11_MODULE(_native, m) {
   m.doc() = "Native kernels; use them through pyldfusion.kernels.";
   m.def("entropy", &entropy, py::arg("pixels"), py::arg("boxes").noconvert(), py::arg("threads"));
+  m.def("entropy_affine", &entropy_affine, py::arg("planes").noconvert(), py::arg("boxes").noconvert(),
+        py::arg("maps").noconvert(), py::arg("size"), py::arg("threads"));
   m.def("adain", &adain, py::arg("x").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
         py::arg("eps"), py::arg("threads"));
   m.def("histogram16", &histogram16, py::arg("frame").noconvert());

@@ -7,6 +7,7 @@
 
 #include "entropy_math.h"
 #include "parallel.h"
+#include "sample_math.h"
 
 namespace ldf {
 namespace {
@@ -18,9 +19,12 @@ namespace {
 constexpr int kTables = 8;
 constexpr int kRow = kBins + 8;  // room for kOutside, and tables that start in different cache sets
 constexpr std::int64_t kChunk = 1024;
+constexpr std::int64_t kMost = std::int64_t{1} << 31;  // pixels that the 32-bit tables hold for certain
 
 struct Histogram {
-  std::uint32_t table[kTables][kRow];
+  std::uint32_t table[kTables][kRow] = {};
+  std::int64_t held = 0;             // pixels in the tables, at most
+  std::int64_t counts[kBins] = {};   // of pixels that are no longer in them
 };
 
 using Bins = std::uint16_t;
@@ -98,14 +102,21 @@ void count_row(const char* row, std::int64_t width, std::int64_t stride, Histogr
   }
 }
 
-// Adds the tables to `total` and clears them.
-LDF_CLONES void drain(Histogram& h, std::int64_t* total) {
+// Moves what is in the tables to the counts.
+LDF_CLONES void drain(Histogram& h) {
   for (int bin = 0; bin < kBins; ++bin) {
     std::int64_t sum = 0;
     for (int t = 0; t < kTables; ++t) sum += h.table[t][bin];
-    total[bin] += sum;
+    h.counts[bin] += sum;
   }
-  std::memset(&h, 0, sizeof(h));
+  std::memset(h.table, 0, sizeof(h.table));
+  h.held = 0;
+}
+
+// To be called before `pixels` <= kMost more are counted.
+void make_room(Histogram& h, std::int64_t pixels) {
+  if (h.held + pixels > kMost) drain(h);
+  h.held += pixels;
 }
 
 // log2 of a count. Most counts are small, and 256 logarithms a patch would take a tenth of the time.
@@ -119,13 +130,14 @@ double log2_of(std::int64_t count) {
   return index < table.size() ? table[index] : std::log2(static_cast<double>(count));
 }
 
-double bits_of(const std::int64_t (&counts)[kBins]) {
+double bits_of(Histogram& h) {
+  drain(h);
   std::int64_t total = 0;
-  for (const std::int64_t c : counts) total += c;
+  for (const std::int64_t c : h.counts) total += c;
   if (total == 0) return 0.0;
   const double log2_total = log2_of(total);
   double sum = 0.0;
-  for (const std::int64_t c : counts) {
+  for (const std::int64_t c : h.counts) {
     if (c > 0) sum += weighted_bits(static_cast<double>(c), log2_of(c), log2_total);
   }
   return sum / static_cast<double>(total);
@@ -138,24 +150,15 @@ double entropy_of(const char* first, std::int64_t height, std::int64_t width, st
     width *= height;
     height = 1;
   }
-  constexpr std::int64_t kMost = std::int64_t{1} << 31;  // what the 32-bit tables hold for certain
   Histogram h;
-  std::memset(&h, 0, sizeof(h));
-  std::int64_t counts[kBins] = {};
-  std::int64_t held = 0;
   for (std::int64_t y = 0; y < height; ++y) {
     for (std::int64_t x = 0; x < width; x += kMost) {
       const std::int64_t m = std::min(kMost, width - x);
-      if (held + m > kMost) {
-        drain(h, counts);
-        held = 0;
-      }
+      make_room(h, m);
       count_row<T>(first + y * stride_y + x * stride_x, m, stride_x, h);
-      held += m;
     }
   }
-  drain(h, counts);
-  return bits_of(counts);
+  return bits_of(h);
 }
 
 template <class T>
@@ -179,6 +182,28 @@ void entropy_all(const EntropyParams& p, int threads) {
   });
 }
 
+// Of plane i % P in patch i / P.
+double entropy_of_affine(const EntropyAffineParams& p, std::int64_t i) {
+  const std::int32_t* box = p.boxes + 3 * (i / p.count);
+  const BoxMap map = box_map(box[2], p.size, p.maps + 6 * (i / p.count));
+  const char* first = static_cast<const char*>(p.planes) + i % p.count * p.stride_p + box[1] * p.stride_y +
+                      box[0] * p.stride_x;
+  Histogram h;
+  float values[kChunk];
+  for (std::int32_t y = 0; y < p.size; ++y) {
+    for (std::int64_t x = 0; x < p.size; x += kChunk) {
+      const std::int64_t m = std::min(kChunk, p.size - x);
+      for (std::int64_t k = 0; k < m; ++k) {
+        const Place place = place_of(map, static_cast<std::int32_t>(x + k), y);
+        values[k] = value_at<float>(first, p.stride_y, p.stride_x, place);
+      }
+      make_room(h, m);
+      count_run(values, m, h);
+    }
+  }
+  return bits_of(h);
+}
+
 }  // namespace
 
 void entropy_cpu(const EntropyParams& params, int threads) {
@@ -189,6 +214,13 @@ void entropy_cpu(const EntropyParams& params, int threads) {
     case Pixel::f16:
     case Pixel::bf16: return;  // nobody asks: see the header
   }
+}
+
+void entropy_affine_cpu(const EntropyAffineParams& params, int threads) {
+  const std::int64_t patches = params.patches * params.count;
+  parallel_for(patches, patches * params.size * params.size * 4, threads, [&params](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) params.bits[i] = entropy_of_affine(params, i);
+  });
 }
 
 }  // namespace ldf

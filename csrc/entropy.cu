@@ -230,6 +230,7 @@ Status launch_parts(const char* name, void (*kernel)(Params, std::uint32_t, std:
 
 template <class T>
 Status launch_entropy(const EntropyParams& p, void* workspace, Stream stream) {
+  if (std::max(p.height, p.width) >= kMostAlong) return {cudaErrorInvalidValue, "entropy", "entropy (patch too large)"};
   return launch_parts("entropy", entropy_kernel<T>, p, p.count, p.height * p.width, p.boxes, workspace, stream);
 }
 

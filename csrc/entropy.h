@@ -18,7 +18,7 @@ struct EntropyParams {
   const void* pixels;      // the first pixel of patch 0, or of the image when there are boxes
   Pixel type;
   std::int64_t count;      // patches, N
-  std::int64_t height;     // of every patch, > 0; of the image when there are boxes
+  std::int64_t height;     // of every patch, > 0; of the image when there are boxes; below 2^30 on a GPU, as is width
   std::int64_t width;
   std::int64_t stride_n;   // bytes from one patch to the next, any sign; not read when there are boxes
   std::int64_t stride_y;   // bytes from one row to the next
@@ -39,17 +39,18 @@ struct EntropyAffineParams {
   std::int64_t stride_y;   // bytes from one row to the next
   std::int64_t stride_x;   // bytes from one pixel to the next
   std::int64_t patches;    // M
-  const std::int32_t* boxes;  // [M, 3] as left, top, side > 0, checked to lie inside the planes
+  const std::int32_t* boxes;  // [M, 3] as left, top, side from 1 to 2^24, checked to lie inside the planes
   const float* maps;       // [M, 2, 3], finite: (x, y, 1) of the patch -> x and y in the box
   std::int32_t size;       // side of a patch, pixels, > 0
   double* bits;            // [M, P], written
 };
 
-// On at most `threads` threads of this CPU. Pixels may have any alignment.
+// On at most `threads` threads of this CPU. Here pixels may have any alignment,
 void entropy_cpu(const EntropyParams& params, int threads);
+// and here they and their strides are aligned for their type.
 void entropy_affine_cpu(const EntropyAffineParams& params, int threads);
 
-// The same on a GPU: all pointers are the device's, pixels and strides aligned for their type; runs after what
+// The same on a GPU: all pointers are the device's, pixels and strides aligned for their type. Runs after what
 // `stream` holds. Few large patches are shared among blocks, which leave their counts in `workspace`: as many bytes
 // of device memory as entropy_workspace_bytes says, aligned to 4, of any content; null where that is 0.
 // The status says whether the launch was accepted, not how it ended.

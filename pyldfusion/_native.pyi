@@ -6,6 +6,9 @@ from numpy import float32, float64, int16, int32, int64, uint8, uint16
 from numpy.typing import NDArray
 
 def entropy(pixels: NDArray[Any], boxes: NDArray[int32] | None, threads: int) -> NDArray[float64]: ...
+def entropy_affine(
+    planes: NDArray[float32], boxes: NDArray[int32], maps: NDArray[float32], size: int, threads: int
+) -> NDArray[float64]: ...
 def adain(
     x: NDArray[float32], weight: NDArray[float32], bias: NDArray[float32], eps: float, threads: int
 ) -> NDArray[float32]: ...

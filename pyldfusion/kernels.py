@@ -32,6 +32,7 @@ __all__ = [
     "cuda_compiled",
     "cuda_version",
     "entropy",
+    "entropy_affine",
     "histogram16",
     "scale16",
     "thread_count",
@@ -73,6 +74,56 @@ def entropy(
         return _native.entropy(patches, None, thread_count(threads))
     image = _array("image", pixels, ("H", "W"), *_PIXELS)
     return _native.entropy(image, _boxes(boxes, *image.shape), thread_count(threads))
+
+
+def entropy_affine(
+    planes: NDArray[np.float32],
+    boxes: NDArray[np.int32],
+    maps: NDArray[np.floating[Any]],
+    size: int,
+    *,
+    threads: int | None = None,
+) -> NDArray[np.float64]:
+    """:func:`entropy` of square boxes cut from planes through affine maps, without storing the patches.
+
+    The entropy of ``cut_patches(planes, ...)`` of ``trainer/patches.py``: box, map and resize are one bilinear
+    lookup, 0 beyond the box, the box's own outermost pixels at its edge; pixels beside it are not looked at. Computed
+    in float32. Where the map is the identity and the box as large as the patch, exactly the entropy of the box.
+
+    Args:
+        planes: float32 [P, H, W], in [0, 1].
+        boxes: int32 [M, 3] as left, top and side in pixels, inside the planes.
+        maps: float32 or float64 [M, 2, 3]: from a point (x, y, 1) of the patch to one of the box, both in pixels of
+            the box from its centre.
+        size: side of a patch, in pixels.
+        threads: at most this many.
+
+    Returns:
+        float64 [M, P], in bits.
+
+    Raises:
+        DtypeError: another element type.
+        InputError: other shapes, a box that leaves the planes (``boxes[i]`` is named), maps with NaN or infinity, a
+            size that is not a whole number from 1.
+    """
+    planes = _array("planes", planes, ("P", "H", "W"), np.float32)
+    squares = _array("boxes", boxes, ("M", "3"), np.int32)
+    if squares.shape[1] != 3:
+        raise InputError(f"boxes have shape {squares.shape}; expected [M,3]: left, top, side")
+    checked = _boxes(squares[:, [0, 1, 2, 2]], *planes.shape[1:])[:, :3]
+    if checked[:, 2].max(initial=0) > 2**24:
+        raise InputError(f"boxes are up to {checked[:, 2].max()} pixels wide; expected at most {2**24}")
+    with np.errstate(over="ignore"):
+        maps = _array("maps", maps, ("M", "2", "3"), np.float32, np.float64).astype(np.float32)
+    if maps.shape != (len(checked), 2, 3):
+        raise InputError(f"maps have shape {maps.shape}; expected {(len(checked), 2, 3)}, one for each box")
+    if not np.isfinite(maps).all():
+        raise InputError("maps hold NaN or infinity; expected finite numbers")
+    if not hasattr(size, "__index__") or not 1 <= size < 2**31:
+        raise InputError(f"size is {size!r}; expected a whole number of pixels, at least 1")
+    if not planes.flags.aligned or any(stride % planes.itemsize for stride in planes.strides):
+        planes = planes.copy()
+    return _native.entropy_affine(planes, _packed(checked), _packed(maps), size.__index__(), thread_count(threads))
 
 
 def adain(

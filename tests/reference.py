@@ -23,6 +23,30 @@ def _patch_entropy(patch: NDArray[Any]) -> float:
     return float(-(p * np.log2(p)).sum())
 
 
+def entropy_affine(
+    planes: NDArray[Any], boxes: NDArray[np.int32], maps: NDArray[Any], size: int
+) -> NDArray[np.float64]:
+    """Entropy of patches [M,size,size] that affine maps [M,2,3] cut from boxes [M,3] of planes [P,H,W]: [M,P]."""
+    cut = np.array([cut_affine(planes, box, map, size) for box, map in zip(boxes.tolist(), maps, strict=True)])
+    return np.array([entropy(patches) for patches in cut]).reshape(len(boxes), len(planes))
+
+
+def cut_affine(planes: NDArray[Any], box: list[int], map: NDArray[Any], size: int) -> NDArray[np.float64]:
+    """One patch [P,size,size] in float64, bilinear, 0 beyond the box (left, top, side)."""
+    left, top, side = box
+    inside = planes[:, top : top + side, left : left + side].astype(np.float64)
+    steps = ((np.arange(size) + 0.5) / size - 0.5) * side
+    x, y = np.meshgrid(steps, steps)
+    points = np.einsum("ij,jyx->iyx", map.astype(np.float64), np.stack([x, y, np.ones_like(x)]))
+    beyond = (np.abs(points) > side / 2).any(0)
+    column, row = np.clip(points + (side - 1) / 2, 0, side - 1)
+    x0, y0 = np.floor(column).astype(int), np.floor(row).astype(int)
+    x1, y1 = np.minimum(x0 + 1, side - 1), np.minimum(y0 + 1, side - 1)
+    upper = inside[:, y0, x0] * (x0 + 1 - column) + inside[:, y0, x1] * (column - x0)
+    lower = inside[:, y1, x0] * (x0 + 1 - column) + inside[:, y1, x1] * (column - x0)
+    return np.where(beyond, 0, upper * (y0 + 1 - row) + lower * (row - y0))
+
+
 def adain(x: NDArray[Any], weight: NDArray[Any], bias: NDArray[Any], eps: float = 1e-5) -> NDArray[np.float64]:
     """Adaptive instance normalisation of x [N,C,H,W] with weight and bias [N,C], in float64."""
     x = x.astype(np.float64)

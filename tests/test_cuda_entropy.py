@@ -12,6 +12,7 @@ import pytest
 from pyldfusion import kernels
 from tests import reference
 from tests.host_cuda import build
+from tests.test_entropy_affine import some_boxes, some_maps
 
 SOURCES = (build.CSRC / "entropy.cu", build.HERE / "entropy_entry.cu")
 TYPES = {"u8": 0, "f32": 1, "f64": 2, "f16": 3, "bf16": 4}
@@ -92,6 +93,17 @@ def entropy(library, view, kind, boxes=None):
     bits = np.full(count, -1.0)
     where = (at(owner), ctypes.c_int64(owner.nbytes), ctypes.c_int64(first), TYPES[kind])
     code = library.t_entropy(*where, at(shape), at(strides), at(boxes), ctypes.c_int64(count), at(bits))
+    assert code == 0, said(library, code)
+    return bits
+
+
+def entropy_affine(library, planes, kind, boxes, maps, size):
+    owner, first = memory_of(planes)
+    maps = np.ascontiguousarray(maps, np.float32)
+    bits = np.full((len(boxes), len(planes)), -1.0)
+    where = (at(owner), ctypes.c_int64(owner.nbytes), ctypes.c_int64(first), TYPES[kind], ctypes.c_int64(len(planes)))
+    patches = (at(boxes), at(maps), ctypes.c_int64(len(boxes)), size)
+    code = library.t_entropy_affine(*where, at(int64(*planes.strides)), *patches, at(bits))
     assert code == 0, said(library, code)
     return bits
 
@@ -192,9 +204,23 @@ def test_bins_follow_the_edges(library, kind):
     check(library, every[None, None], kind)
 
 
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("size", [1, 9, 47, 150])
+def test_affine_boxes_count_the_same_pixels_as_the_cpu(library, kind, size):
+    # 150: shared among blocks
+    for name, planes in views(pixels((2, 45, 61), kind)) if size == 9 else [("", pixels((2, 45, 61), kind))]:
+        boxes = some_boxes(4, 45, 61)
+        maps = some_maps(boxes)
+        expected = kernels.entropy_affine(as_values(planes, kind), boxes, maps, size)
+        bits = entropy_affine(library, planes, kind, boxes, maps, size)
+        np.testing.assert_allclose(bits, expected, rtol=0, atol=1e-12, err_msg=name)
+
+
 def test_nothing(library):
     assert entropy(library, np.zeros((0, 8, 8), np.uint8), "u8").shape == (0,)
     assert entropy(library, np.zeros((8, 8), np.float32), "f32", np.zeros((0, 4), np.int32)).shape == (0,)
+    none = (np.zeros((0, 3), np.int32), np.zeros((0, 2, 3)))
+    assert entropy_affine(library, pixels((2, 8, 8), "f32"), "f32", *none, 8).shape == (0, 2)
 
 
 def test_the_order_of_threads_changes_nothing(library):
