@@ -1,4 +1,4 @@
-// All of pybind11. pyldfusion/kernels.py is the only caller; it has checked types, shapes, sizes and boxes, and the
+// All of pybind11, with bindings_frames.cpp. pyldfusion/kernels.py is the only caller; it has checked types, shapes, sizes and boxes, and the
 // checks here only keep memory safe should it ever err.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -8,9 +8,8 @@
 #include <vector>
 
 #include "adain.h"
+#include "bindings_frames.h"
 #include "entropy.h"
-#include "frame_output.h"
-#include "frame_stats.h"
 
 namespace py = pybind11;
 
@@ -110,52 +109,6 @@ Contiguous<float> adain(const py::array_t<float>& x, const Contiguous<float>& we
   return y;
 }
 
-ldf::Frame16 frame16(const py::array_t<std::uint16_t>& frame) {
-  check(frame.ndim() == 2, "expected a frame [H,W]");
-  return {frame.data(), frame.shape(0), frame.shape(1), frame.strides(0), frame.strides(1)};
-}
-
-Contiguous<std::int64_t> histogram16(const py::array_t<std::uint16_t>& frame) {
-  const ldf::Frame16 f = frame16(frame);
-  Contiguous<std::int64_t> counts(65536);
-  std::int64_t* to = counts.mutable_data();
-  {
-    py::gil_scoped_release unlocked;
-    ldf::histogram16_cpu(f, to);
-  }
-  return counts;
-}
-
-Contiguous<std::uint8_t> scale16(const py::array_t<std::uint16_t>& frame, double low, double high, int threads) {
-  const ldf::Frame16 f = frame16(frame);
-  Contiguous<std::uint8_t> out({f.height, f.width});
-  std::uint8_t* to = out.mutable_data();
-  {
-    py::gil_scoped_release unlocked;
-    ldf::scale16_cpu(f, low, high, to, threads);
-  }
-  return out;
-}
-
-void add_luma(const py::array& vis, const Contiguous<std::int16_t>& delta, py::array& out, int threads) {
-  const auto pixels = delta.size();
-  check(delta.ndim() == 2 && (vis.size() == pixels || vis.size() == 3 * pixels) && out.size() == vis.size() &&
-            (vis.flags() & out.flags() & py::array::c_style),
-        "add_luma: wrong shapes or layout");
-  check(out.dtype().equal(vis.dtype()) && (holds<std::uint16_t>(vis) || holds<float>(vis) || holds<double>(vis)),
-        "add_luma: wrong types");
-  ldf::AddLumaParams p{};
-  p.vis = vis.data();
-  p.depth = holds<std::uint16_t>(vis) ? ldf::Depth::u16 : holds<float>(vis) ? ldf::Depth::f32 : ldf::Depth::f64;
-  p.height = delta.shape(0);
-  p.width = delta.shape(1);
-  p.channels = vis.size() == pixels ? 1 : 3;
-  p.delta = delta.data();
-  p.out = out.mutable_data();
-  py::gil_scoped_release unlocked;
-  ldf::add_luma_cpu(p, threads);
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -165,7 +118,5 @@ PYBIND11_MODULE(_native, m) {
         py::arg("maps").noconvert(), py::arg("size"), py::arg("threads"));
   m.def("adain", &adain, py::arg("x").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(),
         py::arg("eps"), py::arg("threads"));
-  m.def("histogram16", &histogram16, py::arg("frame").noconvert());
-  m.def("scale16", &scale16, py::arg("frame").noconvert(), py::arg("low"), py::arg("high"), py::arg("threads"));
-  m.def("add_luma", &add_luma, py::arg("vis"), py::arg("delta").noconvert(), py::arg("out"), py::arg("threads"));
+  bind_frames(m);
 }

@@ -6,9 +6,10 @@
 namespace ldf {
 namespace {
 
-// Packed floats, as most planes are, in a loop of their own.
+// Packed floats, as most planes are, in a loop of their own. Parameters by value: what a pointer to char writes might
+// else be one of them, as far as a compiler knows.
 template <class Value>
-void write_row(const Plane& plane, std::int64_t y, Value value) {
+void write_row(const Plane plane, std::int64_t y, Value value) {
   char* row = static_cast<char*>(plane.values) + y * plane.stride_y;
   if (plane.type == PlaneType::f32 && plane.stride_x == sizeof(float)) {
     for (std::int64_t x = 0; x < plane.width; ++x) store(row + x * static_cast<int>(sizeof(float)), value(x));
@@ -18,23 +19,36 @@ void write_row(const Plane& plane, std::int64_t y, Value value) {
 }
 
 template <class T, int kChannels>
+void straight_row(const LumaSource source, const GainMap gain, const Plane& plane, std::int64_t y,
+                  std::uint8_t* inside) {
+  write_row(plane, y, [=](std::int64_t x) { return shown(gain, luma_at<T, kChannels>(source, x, y)); });
+  if (inside) std::memset(inside, 255, static_cast<std::size_t>(plane.width));
+}
+
+template <class T, int kChannels>
+void warped_row(const LumaSource source, const Warp warp, const GainMap gain, const Plane& plane, std::int64_t y,
+                std::uint8_t* inside) {
+  write_row(plane, y, [=](std::int64_t x) {
+    const auto s =
+        sample<T, kChannels>(source, warp, static_cast<std::int32_t>(x), static_cast<std::int32_t>(y));
+    if (inside) inside[x] = s.inside ? 255 : 0;
+    return shown(gain, s.counts);
+  });
+}
+
+template <class T, int kChannels>
 void run(const FrameToPlaneParams& p, int threads) {
   const LumaSource source = luma_source(p.frame);
   const Warp warp = warp_of(p.geometry, p.frame, p.plane);
   const GainMap gain = gain_map(p.gain, sizeof(T) == 2);
-  const std::int64_t nanoseconds = p.plane.height * p.plane.width * (warp.moves ? 12 : 2);
+  const std::int64_t nanoseconds = p.plane.height * p.plane.width * (warp.moves ? 20 : 3);
   parallel_for(p.plane.height, nanoseconds, threads, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t y = begin; y < end; ++y) {
       std::uint8_t* inside = p.inside ? p.inside + y * p.inside_stride_y : nullptr;
       if (warp.moves) {
-        write_row(p.plane, y, [&](std::int64_t x) {
-          const Sample s = sample<T, kChannels>(source, warp, static_cast<std::int32_t>(x), static_cast<std::int32_t>(y));
-          if (inside) inside[x] = s.inside ? 255 : 0;
-          return shown(gain, s.counts);
-        });
+        warped_row<T, kChannels>(source, warp, gain, p.plane, y, inside);
       } else {
-        write_row(p.plane, y, [&](std::int64_t x) { return shown(gain, luma_at<T, kChannels>(source, x, y)); });
-        if (inside) std::memset(inside, 255, static_cast<std::size_t>(p.plane.width));
+        straight_row<T, kChannels>(source, gain, p.plane, y, inside);
       }
     }
   });

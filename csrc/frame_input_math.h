@@ -32,11 +32,15 @@ LDF_HD inline float luma_of(const T* pixel, int blue) {
 }
 
 template <class T, int kChannels>
-LDF_HD inline float luma_at(const LumaSource& source, std::int64_t x, std::int64_t y) {
-  const char* at = source.first + y * source.stride_y + x * source.stride_x;
+LDF_HD inline float luma_at(const char* at, int blue) {
   T pixel[kChannels];
   for (int c = 0; c < kChannels; ++c) pixel[c] = load<T>(at + c * static_cast<int>(sizeof(T)));
-  return luma_of<T, kChannels>(pixel, source.blue);
+  return luma_of<T, kChannels>(pixel, blue);
+}
+
+template <class T, int kChannels>
+LDF_HD inline float luma_at(const LumaSource& source, std::int64_t x, std::int64_t y) {
+  return luma_at<T, kChannels>(source.first + y * source.stride_y + x * source.stride_x, source.blue);
 }
 
 // A Geometry between two sizes, in single precision: off by less than 0.001 pixels for frames up to 4096 wide.
@@ -113,8 +117,19 @@ LDF_HD inline Sample sample(const LumaSource& source, const Warp& warp, std::int
   py = clipped(py, warp.low, warp.high_y);
   const std::int32_t x0 = floor_of(px), y0 = floor_of(py);
   const float right = px - static_cast<float>(x0), down = py - static_cast<float>(y0);
-  const float a = tap<T, kChannels>(source, warp, x0, y0), b = tap<T, kChannels>(source, warp, x0 + 1, y0);
-  const float c = tap<T, kChannels>(source, warp, x0, y0 + 1), d = tap<T, kChannels>(source, warp, x0 + 1, y0 + 1);
+  float a, b, c, d;
+  if (x0 >= 0 && y0 >= 0 && x0 + 1 < source.width && y0 + 1 < source.height) {
+    const char* at = source.first + y0 * source.stride_y + x0 * source.stride_x;
+    a = luma_at<T, kChannels>(at, source.blue);
+    b = luma_at<T, kChannels>(at + source.stride_x, source.blue);
+    c = luma_at<T, kChannels>(at + source.stride_y, source.blue);
+    d = luma_at<T, kChannels>(at + source.stride_y + source.stride_x, source.blue);
+  } else {
+    a = tap<T, kChannels>(source, warp, x0, y0);
+    b = tap<T, kChannels>(source, warp, x0 + 1, y0);
+    c = tap<T, kChannels>(source, warp, x0, y0 + 1);
+    d = tap<T, kChannels>(source, warp, x0 + 1, y0 + 1);
+  }
   const float upper = a + product(right, b - a), lower = c + product(right, d - c);
   return {upper + product(down, lower - upper), inside};
 }

@@ -11,15 +11,16 @@ float fused_at(const Plane& plane, std::int64_t x, std::int64_t y) {
                       static_cast<const char*>(plane.values) + y * plane.stride_y + x * plane.stride_x);
 }
 
+// Parameters by value: what a pointer to char writes might else be one of them, as far as a compiler knows.
 template <class Vis>
-void write_rows(const PlaneToFrameParams& p, std::int64_t begin, std::int64_t end) {
+void write_rows(const PlaneToFrameParams p, std::int64_t begin, std::int64_t end) {
   for (std::int64_t y = begin; y < end; ++y) {
     for (std::int64_t x = 0; x < p.fused.width; ++x) write_pixel<Vis>(p, fused_at(p.fused, x, y), x, y);
   }
 }
 
 template <class Vis>
-void write_blocks(const PlaneToFrameParams& p, std::int64_t begin, std::int64_t end) {
+void write_blocks(const PlaneToFrameParams p, std::int64_t begin, std::int64_t end) {
   for (std::int64_t y = 2 * begin; y < 2 * end; y += 2) {
     for (std::int64_t x = 0; x < p.fused.width; x += 2) {
       float fused[4];

@@ -15,3 +15,30 @@ def adain(
 def histogram16(frame: NDArray[uint16]) -> NDArray[int64]: ...
 def scale16(frame: NDArray[uint16], low: float, high: float, threads: int) -> NDArray[uint8]: ...
 def add_luma(vis: NDArray[Any], delta: NDArray[int16], out: NDArray[Any], threads: int) -> None: ...
+def percentiles16(frame: NDArray[uint16], low: float, high: float) -> tuple[float, float]: ...
+def frame_to_plane(
+    format: str,
+    pixels: NDArray[Any],
+    chroma: NDArray[uint8] | None,
+    matrix: NDArray[float64] | None,
+    constant: bool,
+    border_value: float,
+    low: float,
+    high: float,
+    table: NDArray[float32] | None,
+    plane: NDArray[Any],
+    inside: NDArray[uint8] | None,
+    threads: int,
+) -> None: ...
+def plane_to_frame(
+    fused: NDArray[Any],
+    vis_format: str,
+    vis: NDArray[Any],
+    vis_chroma: NDArray[uint8] | None,
+    full_range: bool,
+    cover: NDArray[uint8] | None,
+    out_format: str,
+    out: NDArray[Any],
+    out_chroma: NDArray[uint8] | None,
+    threads: int,
+) -> None: ...

@@ -10,30 +10,27 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DependencyError, DtypeError, InputError
-
-try:
-    from . import _native
-except ImportError as error:
-    raise DependencyError(
-        f"pyldfusion's native module cannot be loaded ({error}). Install the package with `pip install .`, or in a "
-        "checkout build it with `python setup.py build_ext --inplace`"
-    ) from error
+from .errors import DtypeError, InputError
+from .frame_kernels import FORMATS, frame_to_plane, plane_to_frame
+from .native import _native, checked_array, packed, same_place, thread_count
 
 __all__ = [
+    "FORMATS",
     "adain",
     "add_luma",
     "cuda_compiled",
     "cuda_version",
     "entropy",
     "entropy_affine",
+    "frame_to_plane",
     "histogram16",
+    "percentiles16",
+    "plane_to_frame",
     "scale16",
     "thread_count",
 ]
@@ -68,11 +65,11 @@ def entropy(
         InputError: another shape, an empty patch or box, or a box that leaves the image (``boxes[i]`` is named).
     """
     if boxes is None:
-        patches = _array("patches", pixels, ("N", "H", "W"), *_PIXELS)
+        patches = checked_array("patches", pixels, ("N", "H", "W"), *_PIXELS)
         if len(patches) and not patches.size:
             raise InputError(f"patches are empty: shape {patches.shape}; height and width must be at least 1")
         return _native.entropy(patches, None, thread_count(threads))
-    image = _array("image", pixels, ("H", "W"), *_PIXELS)
+    image = checked_array("image", pixels, ("H", "W"), *_PIXELS)
     return _native.entropy(image, _boxes(boxes, *image.shape), thread_count(threads))
 
 
@@ -106,15 +103,15 @@ def entropy_affine(
         InputError: other shapes, a box that leaves the planes (``boxes[i]`` is named), maps with NaN or infinity, a
             size that is not a whole number from 1.
     """
-    planes = _array("planes", planes, ("P", "H", "W"), np.float32)
-    squares = _array("boxes", boxes, ("M", "3"), np.int32)
+    planes = checked_array("planes", planes, ("P", "H", "W"), np.float32)
+    squares = checked_array("boxes", boxes, ("M", "3"), np.int32)
     if squares.shape[1] != 3:
         raise InputError(f"boxes have shape {squares.shape}; expected [M,3]: left, top, side")
     checked = _boxes(squares[:, [0, 1, 2, 2]], *planes.shape[1:])[:, :3]
     if checked[:, 2].max(initial=0) > 2**24:
         raise InputError(f"boxes are up to {checked[:, 2].max()} pixels wide; expected at most {2**24}")
     with np.errstate(over="ignore"):
-        maps = _array("maps", maps, ("M", "2", "3"), np.float32, np.float64).astype(np.float32)
+        maps = checked_array("maps", maps, ("M", "2", "3"), np.float32, np.float64).astype(np.float32)
     if maps.shape != (len(checked), 2, 3):
         raise InputError(f"maps have shape {maps.shape}; expected {(len(checked), 2, 3)}, one for each box")
     if not np.isfinite(maps).all():
@@ -123,7 +120,7 @@ def entropy_affine(
         raise InputError(f"size is {size!r}; expected a whole number of pixels, at least 1")
     if not planes.flags.aligned or any(stride % planes.itemsize for stride in planes.strides):
         planes = planes.copy()
-    return _native.entropy_affine(planes, _packed(checked), _packed(maps), size.__index__(), thread_count(threads))
+    return _native.entropy_affine(planes, packed(checked), packed(maps), size.__index__(), thread_count(threads))
 
 
 def adain(
@@ -153,9 +150,9 @@ def adain(
         DtypeError: not float32.
         InputError: other shapes, planes without pixels, or an eps that is not a positive number.
     """
-    x = _array("x", x, ("N", "C", "H", "W"), np.float32)
-    weight = _array("weight", weight, ("N", "C"), np.float32)
-    bias = _array("bias", bias, ("N", "C"), np.float32)
+    x = checked_array("x", x, ("N", "C", "H", "W"), np.float32)
+    weight = checked_array("weight", weight, ("N", "C"), np.float32)
+    bias = checked_array("bias", bias, ("N", "C"), np.float32)
     for name, style in (("weight", weight), ("bias", bias)):
         if style.shape != x.shape[:2]:
             raise InputError(
@@ -167,7 +164,7 @@ def adain(
         raise InputError(f"eps is {eps}; expected a finite number above 0")
     if not x.flags.aligned or any(stride % x.itemsize for stride in x.strides):
         x = x.copy()
-    return _native.adain(x, _packed(weight), _packed(bias), float(eps), thread_count(threads))
+    return _native.adain(x, packed(weight), packed(bias), float(eps), thread_count(threads))
 
 
 def histogram16(frame: NDArray[np.uint16]) -> NDArray[np.int64]:
@@ -176,7 +173,29 @@ def histogram16(frame: NDArray[np.uint16]) -> NDArray[np.int64]:
     Raises:
         DtypeError, InputError: not uint16 [H, W].
     """
-    return _native.histogram16(_array("frame", frame, ("H", "W"), np.uint16))
+    return _native.histogram16(checked_array("frame", frame, ("H", "W"), np.uint16))
+
+
+def percentiles16(frame: NDArray[np.uint16], low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
+    """Two percentiles of a 16-bit frame's counts, as ``numpy.percentile`` (linear) gives them, from one histogram.
+
+    Args:
+        frame: uint16 [H, W], at least one pixel.
+        low: a percentage, 0..100.
+        high: another.
+
+    Returns:
+        The counts below which that many percent of the pixels lie.
+
+    Raises:
+        DtypeError, InputError: not uint16 [H, W], an empty frame, or percentages outside 0..100.
+    """
+    frame = checked_array("frame", frame, ("H", "W"), np.uint16)
+    if not frame.size:
+        raise InputError(f"frame is empty: shape {frame.shape}; it has no percentiles")
+    if not (0 <= low <= 100 and 0 <= high <= 100):
+        raise InputError(f"the percentiles are {low} and {high}; expected numbers from 0 to 100")
+    return _native.percentiles16(frame, float(low), float(high))
 
 
 def scale16(frame: NDArray[np.uint16], lo: float, hi: float, *, threads: int | None = None) -> NDArray[np.uint8]:
@@ -197,7 +216,7 @@ def scale16(frame: NDArray[np.uint16], lo: float, hi: float, *, threads: int | N
     Raises:
         DtypeError, InputError: not uint16 [H, W], or not finite ``lo < hi``.
     """
-    frame = _array("frame", frame, ("H", "W"), np.uint16)
+    frame = checked_array("frame", frame, ("H", "W"), np.uint16)
     if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
         raise InputError(f"lo is {lo} and hi is {hi}; expected finite numbers with lo below hi")
     return _native.scale16(frame, float(lo), float(hi), thread_count(threads))
@@ -231,10 +250,10 @@ def add_luma(
     """
     vis = np.asarray(vis)
     axes = ("H", "W") if vis.ndim == 2 else ("H", "W", "channels")
-    vis = _array("vis", vis, axes, np.uint16, np.float32, np.float64)
+    vis = checked_array("vis", vis, axes, np.uint16, np.float32, np.float64)
     if vis.ndim == 3 and vis.shape[2] not in (1, 3):
         raise InputError(f"vis has {vis.shape[2]} channels; expected [H,W], [H,W,1] or [H,W,3]")
-    delta = _array("luma_delta", luma_delta, ("H", "W"), np.int16)
+    delta = checked_array("luma_delta", luma_delta, ("H", "W"), np.int16)
     if delta.shape != vis.shape[:2]:
         raise InputError(f"luma_delta has shape {delta.shape}; expected {vis.shape[:2]}, the size of vis")
     if out is None:
@@ -247,9 +266,9 @@ def add_luma(
             f"out has shape {out.shape} and strides {out.strides}; expected a writable, aligned, C-contiguous array "
             f"of shape {vis.shape}"
         )
-    elif np.may_share_memory(out, delta) or (np.may_share_memory(out, vis) and not _same_place(out, vis)):
+    elif np.may_share_memory(out, delta) or (np.may_share_memory(out, vis) and not same_place(out, vis)):
         raise InputError("out overlaps an input; expected memory of its own, or vis itself")
-    _native.add_luma(_packed(vis), _packed(delta), out, thread_count(threads))
+    _native.add_luma(packed(vis), packed(delta), out, thread_count(threads))
     return out
 
 
@@ -262,48 +281,9 @@ def cuda_version() -> str:
     return _cuda.version
 
 
-def thread_count(threads: int | None = None) -> int:
-    """Threads to use: ``threads``, else ``PYLDFUSION_THREADS``, else the number of CPUs this process may run on.
-
-    Raises:
-        InputError: not a whole number from 1 to 1024.
-    """
-    source = "threads"
-    given: Any = threads
-    if threads is None:
-        source, given = "the environment variable PYLDFUSION_THREADS", os.environ.get("PYLDFUSION_THREADS")
-        if not given:
-            return _cpus()
-    try:
-        count = int(given) if isinstance(given, str) else given.__index__()
-    except (AttributeError, TypeError, ValueError):
-        count = 0
-    if not 1 <= count <= 1024:
-        raise InputError(f"{source} is {given!r}; expected a whole number from 1 to 1024")
-    return count
-
-
-def _cpus() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        return os.cpu_count() or 1
-
-
-def _array(name: str, value: Any, axes: tuple[str, ...], *dtypes: type[np.generic]) -> NDArray[Any]:
-    """``value`` as an array, or an error if it is not of these axes and one of these types in native byte order."""
-    array = np.asarray(value)
-    if not any(array.dtype == dtype for dtype in dtypes):
-        names = ", ".join(np.dtype(dtype).name for dtype in dtypes)
-        raise DtypeError(f"{name} is {array.dtype}; expected {names}. Convert with .astype() and mind the value range")
-    if array.ndim != len(axes):
-        raise InputError(f"{name} has shape {array.shape}; expected [{','.join(axes)}], {len(axes)} dimensions")
-    return array
-
-
 def _boxes(boxes: Any, height: int, width: int) -> NDArray[np.int32]:
     """Boxes as a private copy, so that what was checked is what the kernel reads."""
-    checked = _array("boxes", boxes, ("N", "4"), np.int32).copy()
+    checked = checked_array("boxes", boxes, ("N", "4"), np.int32).copy()
     if checked.shape[1] != 4:
         raise InputError(f"boxes have shape {checked.shape}; expected [N,4]: x, y, width, height")
     x, y, w, h = checked.astype(np.int64).T
@@ -315,11 +295,3 @@ def _boxes(boxes: Any, height: int, width: int) -> NDArray[np.int32]:
             f"{width}x{height} image"
         )
     return checked
-
-
-def _packed(array: NDArray[Any]) -> NDArray[Any]:
-    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
-
-
-def _same_place(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    return a.ctypes.data == b.ctypes.data and a.strides == b.strides

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .kernels import histogram16, scale16
+from .kernels import percentiles16, scale16
 
 __all__ = ["PERCENTILES", "check_range", "percentile_range", "to_8bit"]
 
@@ -44,13 +44,7 @@ def percentile_range(ir: NDArray[np.uint16], percentiles: tuple[float, float] = 
     Returns:
         The counts below which that many percent of the pixels lie.
     """
-    counts = histogram16(ir)
-    ranks = np.asarray(percentiles) / 100 * (ir.size - 1)  # places among the sorted pixels, counted from 0
-    below = np.cumsum(counts)  # the pixel at place k has the first count with more than k pixels up to it
-    lower = np.searchsorted(below, np.floor(ranks), side="right")
-    upper = np.searchsorted(below, np.ceil(ranks), side="right")
-    low, high = lower + (upper - lower) * (ranks % 1)
-    return float(low), float(high)
+    return percentiles16(ir, *percentiles)
 
 
 def to_8bit(ir: NDArray[np.uint16], thermal: tuple[float, float] | None = None) -> NDArray[np.uint8]:

@@ -106,7 +106,7 @@ def test_trainer_and_exporter_do_not_know_each_other(package):
 def test_kernels_know_no_framework():
     for file in sorted((ROOT / "csrc").iterdir()):
         includes = [line for line in file.read_text().splitlines() if line.startswith("#include")]
-        if file.name != "bindings.cpp":
+        if "bindings" not in file.name:
             assert not any(word in line for line in includes for word in ("torch", "Python", "pybind", "Nv")), file
 
 
