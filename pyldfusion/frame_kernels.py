@@ -253,7 +253,7 @@ def _check_sides(name: str, format: str, height: int, width: int) -> None:
     if (format == "nv12" and (height % 2 or width % 2)) or (format == "yuyv" and width % 2):
         sides = "an even width and height" if format == "nv12" else "an even width"
         raise InputError(
-            f"{name} is {width}x{height} (width x height); {format!r} needs {sides}, as its pixels share chroma: crop it"
+            f"{name} is {width}x{height} (width x height); {format!r} needs {sides}, as pixels share chroma: crop it"
         )
 
 
