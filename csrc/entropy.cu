@@ -17,6 +17,7 @@ namespace {
 constexpr int kThreads = kBins;         // a thread a bin when the counts are read
 constexpr int kBlocksPerProcessor = 4;  // at least: what bounds the registers
 constexpr int kAhead = 4;               // loads that a thread has under way at once
+constexpr int kSamplesAhead = 2;        // samples, each of four loads
 constexpr std::int64_t kMostBlocks = 0x7fffffff;
 constexpr std::int64_t kMostAlong = std::int64_t{1} << 30;  // pixels along a side, so that 32 bits hold them
 
@@ -178,19 +179,26 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   const BoxMap map = box_map(box[2], p.size, p.maps + 6 * (i / p.count));
   const char* first = static_cast<const char*>(p.planes) + i % p.count * p.stride_p + box[1] * p.stride_y +
                       box[0] * p.stride_x;
-  const std::int64_t share = (pixels + parts - 1) / parts;
-  const std::int64_t end = (part + 1) * share < pixels ? (part + 1) * share : pixels;
-  for (std::int64_t k = part * share + threadIdx.x; k < end;) {
-    float values[kAhead];
+  const std::int64_t share = (pixels + parts - 1) / parts, begin = part * share;
+  const std::int64_t end = begin + share < pixels ? begin + share : pixels;
+  std::int64_t k = begin + threadIdx.x;
+  auto x = static_cast<std::int32_t>(k % size), y = static_cast<std::int32_t>(k / size);
+  const std::int32_t across = kThreads % p.size, down = kThreads / p.size;
+  while (k < end) {
+    float values[kSamplesAhead];
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a, k += kThreads) {
-      values[a] = -1.0f;  // outside: not counted
-      if (k >= end) continue;
-      const Place place = place_of(map, static_cast<std::int32_t>(k % size), static_cast<std::int32_t>(k / size));
-      values[a] = value_at<T>(first, p.stride_y, p.stride_x, place);
+    for (int a = 0; a < kSamplesAhead; ++a) {
+      values[a] = k < end ? value_at<T>(first, p.stride_y, p.stride_x, place_of(map, x, y)) : -1.0f;  // not counted
+      k += kThreads;
+      y += down;
+      x += across;
+      if (x >= p.size) {
+        x -= p.size;
+        ++y;
+      }
     }
 #pragma unroll
-    for (int a = 0; a < kAhead; ++a) count(h, bin_of(values[a]));
+    for (int a = 0; a < kSamplesAhead; ++a) count(h, bin_of(values[a]));
   }
   finish(h, parts, p.bits + i, workspace);
 }

@@ -41,7 +41,7 @@ struct EntropyAffineParams {
   std::int64_t patches;    // M
   const std::int32_t* boxes;  // [M, 3] as left, top, side from 1 to 2^24, checked to lie inside the planes
   const float* maps;       // [M, 2, 3], finite: (x, y, 1) of the patch -> x and y in the box
-  std::int32_t size;       // side of a patch, pixels, > 0
+  std::int32_t size;       // side of a patch, pixels, 1 to 2^24
   double* bits;            // [M, P], written
 };
 

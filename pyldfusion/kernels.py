@@ -116,8 +116,8 @@ def entropy_affine(
         raise InputError(f"maps have shape {maps.shape}; expected {(len(checked), 2, 3)}, one for each box")
     if not np.isfinite(maps).all():
         raise InputError("maps hold NaN or infinity; expected finite numbers")
-    if not hasattr(size, "__index__") or not 1 <= size < 2**31:
-        raise InputError(f"size is {size!r}; expected a whole number of pixels, at least 1")
+    if not hasattr(size, "__index__") or not 1 <= size <= 2**24:
+        raise InputError(f"size is {size!r}; expected a whole number of pixels from 1 to {2**24}")
     if not planes.flags.aligned or any(stride % planes.itemsize for stride in planes.strides):
         planes = planes.copy()
     return _native.entropy_affine(planes, packed(checked), packed(maps), size.__index__(), thread_count(threads))
