@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ArtefactError,
+    CudaError,
     DependencyError,
     DeviceError,
     DtypeError,
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtefactError",
+    "CudaError",
     "DependencyError",
     "DeviceError",
     "DtypeError",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "ArtefactError",
+    "CudaError",
     "DependencyError",
     "DeviceError",
     "DtypeError",
@@ -43,3 +44,10 @@ class DeviceError(PyldfusionError, RuntimeError):
 
 class EngineError(PyldfusionError, RuntimeError):
     """An inference runtime refused a model or failed while running it."""
+
+
+class CudaError(EngineError):
+    """A CUDA call or kernel failed; the message has its name and CUDA's own words.
+
+    After an error inside a kernel ("an illegal memory access") CUDA refuses everything else in this process.
+    """

@@ -322,6 +322,14 @@ constexpr std::size_t kGuard = 256;
 std::mutex memory;
 std::map<const char*, std::size_t> allocated, freed;
 
+std::string stream_log;  // guarded by `memory`
+
+std::string name_of(cudaStream_t stream) { return std::to_string(reinterpret_cast<std::uintptr_t>(stream)); }
+void note(const std::string& what) {
+  const std::lock_guard<std::mutex> lock(memory);
+  if (stream_log.size() < 1 << 16) stream_log += what + "\n";
+}
+
 bool guard_intact(const char* start, std::size_t bytes) {
   for (std::size_t i = 0; i < kGuard; ++i)
     if (static_cast<unsigned char>(start[bytes + i]) != kPoison) return false;
@@ -355,6 +363,7 @@ std::map<int, int> attributes{
     {cudaDevAttrMaxSharedMemoryPerMultiprocessor, 228 * 1024},
     {cudaDevAttrReservedSharedMemoryPerBlock, 1024},
     {cudaDevAttrWarpSize, 32},
+    {cudaDevAttrMemoryPoolsSupported, 1},
     {cudaDevAttrMaxGridDimX, 0x7fffffff},
     {cudaDevAttrMaxGridDimY, 65535},
     {cudaDevAttrMaxGridDimZ, 65535},
@@ -526,6 +535,13 @@ void host_cuda_order(int mode, unsigned seed) {
   generator.seed(seed);
 }
 void host_cuda_device(int attribute, int value) { attributes[attribute] = value; }
+// What streams were told since the last call, a line each: "<stream> waits for <stream>", "free on <stream>", "sync".
+const char* host_cuda_streams() {
+  static std::string told;
+  const std::lock_guard<std::mutex> lock(memory);
+  told = std::exchange(stream_log, "");
+  return told.c_str();
+}
 
 // ---- the runtime
 
@@ -549,7 +565,7 @@ const char* cudaGetErrorString(cudaError_t code) {
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) { return remember(device == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return note("sync"), cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
@@ -606,7 +622,17 @@ cudaError_t cudaFree(void* pointer) {
   return remember(cudaErrorLaunchFailure);
 }
 cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream_t) { return cudaMalloc(pointer, bytes); }
-cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) { return cudaFree(pointer); }
+cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
+  note("free on " + name_of(stream));
+  return cudaFree(pointer);
+}
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
+  return *pool = reinterpret_cast<cudaMemPool_t>(&allocated), cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return cudaSuccess; }
+cudaError_t cudaMallocFromPoolAsync(void** pointer, std::size_t bytes, cudaMemPool_t, cudaStream_t) {
+  return cudaMalloc(pointer, bytes);
+}
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
   return (*pointer = std::malloc(bytes)) ? cudaSuccess : remember(cudaErrorMemoryAllocation);
 }
@@ -635,22 +661,29 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* to, const void* poin
   return cudaSuccess;
 }
 
-// Work is done when it is asked for, so streams and events have nothing to keep.
+// Work is done when it is asked for: streams keep nothing, and an event only the name of its stream.
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = nullptr, cudaSuccess; }
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = nullptr, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  note(name_of(stream) + " waits for " + name_of(reinterpret_cast<cudaStream_t*>(event)[0]));
+  return cudaSuccess;
+}
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
   return *status = cudaStreamCaptureStatusNone, cudaSuccess;
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = nullptr, cudaSuccess; }
-cudaError_t cudaEventCreate(cudaEvent_t* event) { return *event = nullptr, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  return *event = reinterpret_cast<cudaEvent_t>(new cudaStream_t{}), cudaSuccess;
+}
+cudaError_t cudaEventCreate(cudaEvent_t* event) { return cudaEventCreateWithFlags(event, 0); }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return *reinterpret_cast<cudaStream_t*>(event) = stream, cudaSuccess;
+}
 cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) { return *ms = 0, cudaSuccess; }
-cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete reinterpret_cast<cudaStream_t*>(event), cudaSuccess; }
 
 }  // extern "C"
