@@ -80,13 +80,15 @@ py::object adain(const py::object& x, const py::object& weight, const py::object
   p.bias = numbers("bias", call.optional_input("bias", bias), planes, kPerPlane);
   expect_eps(p.eps = eps);
   p.relu = relu;
-  if (const DeviceArray* added = call.optional_input("residual", residual)) {
+  const DeviceArray* added = call.optional_input("residual", residual);
+  if (added) {
     if (relu) raise("InputError", "relu and residual cannot both be asked for");
     p.residual = alike(p, "residual", *added, in);
   }
   const DeviceArray& y = call.output("out", out, in.type, in.shape, strides_of(p.layout, in.shape), kLikeX);
   expect_apart("out", y, "x", in);
   p.y = y.data;
+  if (added && added->data != y.data) expect_apart("out", y, "residual", *added);
   if (save) {
     p.offset = floats(call.output("offset", offset, kF32, planes));
     p.rstd = floats(call.output("rstd", rstd, kF32, planes));
@@ -344,7 +346,8 @@ PYBIND11_MODULE(_cuda, m) {
                           "An array in GPU memory. torch.from_dlpack and cupy.from_dlpack take it without a copy.\n\n"
                           "DeviceArray(pointer, dtype, shape, strides=None, device=0, *, read_only=False, stream=None, "
                           "owner=None)\nwraps memory of yours: strides in elements; stream: where it is worked on, "
-                          "None when you keep\nthe order; owner: kept alive with it.")
+                          "None when you keep\nthe order; owner: kept alive with it.",
+                          py::module_local())
       .def(py::init(&wrap), py::arg("pointer"), py::arg("dtype"), py::arg("shape"), py::arg("strides") = py::none(),
            py::arg("device") = 0, py::kw_only(), py::arg("read_only") = false, py::arg("stream") = py::none(),
            py::arg("owner") = py::none())

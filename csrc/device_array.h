@@ -191,9 +191,9 @@ inline DeviceArray from_tensor(const std::string& name, const dlpack::Tensor& te
                              "; expected GPU memory");
   DeviceArray array;
   array.type = {tensor.dtype.code, tensor.dtype.bits};
-  if (tensor.dtype.lanes != 1 || tensor.dtype.bits % 8 || tensor.dtype.bits == 0)
+  if (tensor.dtype.lanes != 1 || tensor.dtype.bits % 8 || tensor.dtype.bits == 0 || tensor.dtype.bits > 64)
     raise("DtypeError", name + " has elements of " + std::to_string(tensor.dtype.lanes) + " x " +
-                            std::to_string(tensor.dtype.bits) + " bits; expected single numbers of whole bytes");
+                            std::to_string(tensor.dtype.bits) + " bits; expected numbers of 8, 16, 32 or 64");
   array.shape.assign(tensor.shape, tensor.shape + tensor.ndim);
   array.strides = tensor.strides ? Shape(tensor.strides, tensor.strides + tensor.ndim) : c_order(array.shape);
   array.device = tensor.device.id;

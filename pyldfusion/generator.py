@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import torch_ops
 from .artefact import Artefact, open_artefact
 from .errors import ArtefactError, InputError
 from .image import MIN_SIDE
@@ -54,22 +55,35 @@ VARIANTS = {
 }
 
 
-def instance_norm(x: Tensor) -> Tensor:
-    """Zero mean and unit (biased) variance per sample and channel of ``x`` [N,C,H,W]."""
-    return F.instance_norm(x, eps=NORM_EPS)
+# The norms, with what comes after them, go to the custom operators of torch_ops.py where it wants them (on CUDA).
 
 
-def adain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def instance_norm(x: Tensor, *, relu: bool = False, residual: Tensor | None = None) -> Tensor:
+    """Zero mean and unit (biased) variance per sample and channel of ``x`` [N,C,H,W]; then ReLU, or plus ``residual``."""
+    if torch_ops.wants(x):
+        return torch_ops.adain(x, eps=NORM_EPS, relu=relu, residual=residual)
+    return _then(F.instance_norm(x, eps=NORM_EPS), relu, residual)
+
+
+def adain(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False, residual: Tensor | None = None) -> Tensor:
     """Adaptive instance norm (Huang & Belongie 2017): ``instance_norm(x) * weight + bias``.
 
-    ``x`` [N,C,H,W], ``weight`` and ``bias`` [N,C]. Written as an instance norm and an affine map; as a batch norm in
-    training mode it would not survive an ONNX export.
+    ``x`` [N,C,H,W], ``weight`` and ``bias`` [N,C]; then ReLU, or plus ``residual``. Written as an instance norm and an
+    affine map; as a batch norm in training mode it would not survive an ONNX export.
     """
-    return instance_norm(x) * weight[:, :, None, None] + bias[:, :, None, None]
+    if torch_ops.wants(x):
+        return torch_ops.adain(x, weight, bias, eps=NORM_EPS, relu=relu, residual=residual)
+    return _then(instance_norm(x) * weight[:, :, None, None] + bias[:, :, None, None], relu, residual)
+
+
+def _then(x: Tensor, relu: bool, residual: Tensor | None) -> Tensor:
+    if relu:
+        return F.relu(x)
+    return x if residual is None else residual + x
 
 
 class SampleNorm(nn.Module):
-    """The decoder's LayerNorm: one mean and one unbiased std over C,H,W per sample, gamma and beta per channel."""
+    """The decoder's LayerNorm and a ReLU: one mean and one unbiased std over C,H,W per sample, gamma and beta per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -77,6 +91,8 @@ class SampleNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch_ops.wants(x):
+            return torch_ops.sample_norm(x, self.gamma, self.beta, eps=NORM_EPS, relu=True)
         dtype = x.dtype
         if x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()  # squares of 16-bit numbers overflow, and their mean has too few digits
@@ -85,7 +101,7 @@ class SampleNorm(nn.Module):
         # spelt out rather than Tensor.std: the mean is taken once, also in exported graphs
         std = ((centred * centred).mean((1, 2, 3), keepdim=True) * (count / (count - 1))).sqrt()
         normed = centred / (std + NORM_EPS) * self.gamma[:, None, None] + self.beta[:, None, None]
-        return normed if normed.dtype == dtype else normed.to(dtype)
+        return F.relu(normed if normed.dtype == dtype else normed.to(dtype))
 
 
 def reflect_conv(in_channels: int, out_channels: int, kernel: int) -> nn.Conv2d:
@@ -103,9 +119,10 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, style: Tensor | None = None) -> Tensor:
         """``x`` [N,C,H,W]; ``style`` [N,4C]: bias and weight of the first AdaIN, then of the second."""
         if style is None:
-            return x + instance_norm(self.conv2(F.relu(instance_norm(self.conv1(x)))))
+            return instance_norm(self.conv2(instance_norm(self.conv1(x), relu=True)), residual=x)
         bias1, weight1, bias2, weight2 = style.chunk(4, 1)
-        return x + adain(self.conv2(F.relu(adain(self.conv1(x), weight1, bias1))), weight2, bias2)
+        hidden = adain(self.conv1(x), weight1, bias1, relu=True)
+        return adain(self.conv2(hidden), weight2, bias2, residual=x)
 
 
 class ContentEncoder(nn.Module):
@@ -121,9 +138,9 @@ class ContentEncoder(nn.Module):
         # The first norm removes the mean anyway; removing it here changes nothing but the rounding of runtimes that
         # compute variances in one pass or in 16 bits.
         x = x - x.mean((2, 3), keepdim=True)
-        x = F.relu(instance_norm(self.stem(x)))
+        x = instance_norm(self.stem(x), relu=True)
         for conv in self.down:
-            x = F.relu(instance_norm(conv(x)))
+            x = instance_norm(conv(x), relu=True)
         for block in self.blocks:
             x = block(x)
         return x
@@ -179,7 +196,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.up, self.norm, strict=True):
-            x = F.relu(norm(conv(x)))
+            x = norm(conv(x))
         return self.out(x)
 
 

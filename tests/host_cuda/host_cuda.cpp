@@ -13,6 +13,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -321,6 +322,7 @@ constexpr std::size_t kGuard = 256;
 #endif
 std::mutex memory;
 std::map<const char*, std::size_t> allocated, freed;
+std::deque<const char*> gone;  // the keys of `freed`, oldest first
 
 std::string stream_log;  // guarded by `memory`
 
@@ -601,10 +603,7 @@ cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
   if (posix_memalign(&got, 256, bytes + kGuard) != 0) return remember(cudaErrorMemoryAllocation);
   std::memset(got, kPoison, bytes + kGuard);
   const std::lock_guard<std::mutex> lock(memory);
-  const auto* start = static_cast<const char*>(got);
-  for (auto old = freed.begin(); old != freed.end();)
-    old = old->first < start + bytes && start < old->first + old->second ? freed.erase(old) : std::next(old);
-  allocated[start] = bytes;
+  allocated[static_cast<const char*>(got)] = bytes;
   *pointer = got;
   return cudaSuccess;
 }
@@ -614,9 +613,20 @@ cudaError_t cudaFree(void* pointer) {
   const auto found = allocated.find(static_cast<const char*>(pointer));
   if (found == allocated.end()) return remember(cudaErrorInvalidValue);
   const bool intact = guard_intact(found->first, found->second);
+#ifdef __SANITIZE_ADDRESS__
+  std::free(pointer);  // it finds later uses itself
+#else
+  // Kept for a while, so that later uses are seen and the address is nobody else's.
+  std::memset(pointer, kPoison, found->second);
   freed[found->first] = found->second;
+  gone.push_back(found->first);
+  if (gone.size() > 64) {
+    freed.erase(gone.front());
+    std::free(const_cast<char*>(gone.front()));
+    gone.pop_front();
+  }
+#endif
   allocated.erase(found);
-  std::free(pointer);
   if (intact) return cudaSuccess;
   last_fault = "a write past the end of device memory, found when it was freed";
   return remember(cudaErrorLaunchFailure);
