@@ -59,7 +59,7 @@ VARIANTS = {
 
 
 def instance_norm(x: Tensor, *, relu: bool = False, residual: Tensor | None = None) -> Tensor:
-    """Zero mean and unit (biased) variance per sample and channel of ``x`` [N,C,H,W]; then ReLU, or plus ``residual``."""
+    """Zero mean and unit biased variance per plane of ``x`` [N,C,H,W]; then ReLU, or ``residual`` added."""
     if torch_ops.wants(x):
         return torch_ops.adain(x, eps=NORM_EPS, relu=relu, residual=residual)
     return _then(F.instance_norm(x, eps=NORM_EPS), relu, residual)
@@ -83,7 +83,7 @@ def _then(x: Tensor, relu: bool, residual: Tensor | None) -> Tensor:
 
 
 class SampleNorm(nn.Module):
-    """The decoder's LayerNorm and a ReLU: one mean and one unbiased std over C,H,W per sample, gamma and beta per channel."""
+    """The decoder's LayerNorm, then ReLU: mean and unbiased std over C,H,W per sample, gamma and beta per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

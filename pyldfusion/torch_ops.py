@@ -2,8 +2,8 @@
 
 On CUDA they are the kernels of :mod:`pyldfusion.cuda`, on torch's current stream and without copies; on the CPU plain
 torch computes the same. They know their gradients and their shapes, so autograd and ``torch.compile(fullgraph=True)``
-take them. Under autocast they follow the type of ``x``: nothing is cast but the small per-channel inputs, and statistics
-are float32 for every 16-bit input (float64 for float64, which the CPU alone takes).
+take them. Under autocast they follow the type of ``x``: only the small per-channel inputs are cast, and statistics are
+float32 for every 16-bit input (float64 for float64, which the CPU alone takes).
 
 :func:`wants` says where the network uses them: on CUDA, in float32, float16 and bfloat16, when the kernels are there.
 ``use(False)`` or the environment variable ``PYLDFUSION_TORCH_OPS=0`` bring back plain torch everywhere, to compare.
@@ -53,7 +53,7 @@ class use:  # noqa: N801 - a switch in the manner of torch.set_grad_enabled
 
 
 def wants(x: Tensor) -> bool:
-    """Whether the network computes ``x`` [N,C,H,W] with these operators; else, and in every export, with plain torch."""
+    """Whether the network uses these operators for ``x`` [N,C,H,W]; else, and in every export, it is plain torch."""
     if not (_on and x.device.type in _DEVICES and x.dtype in _DTYPES):
         return False
     return not _exporting() and _kernels()

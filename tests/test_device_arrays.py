@@ -82,11 +82,8 @@ def interface(array: np.ndarray, **changes):
         **changes,
     }
 
-    class Interface:
-        __cuda_array_interface__ = {key: value for key, value in said.items() if value is not None}
-        keep = array
-
-    return Interface()
+    said = {key: value for key, value in said.items() if value is not None}
+    return type("Interface", (), {"__cuda_array_interface__": said, "keep": array})()
 
 
 def bits(patches) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyldfusion import cuda, torch_ops
 from pyldfusion.errors import DtypeError, InputError
-from pyldfusion.generator import NORM_EPS, Generator, SampleNorm
+from pyldfusion.generator import NORM_EPS, Generator
 from trainer import entropy as trainer_entropy
 from trainer.initialise import initialise
 
