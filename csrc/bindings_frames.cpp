@@ -96,7 +96,7 @@ ldf::Plane plane_of(const py::array& values) {
 std::uint8_t* bytes_of(const MaybeArray& bytes, const ldf::Plane& plane, std::int64_t* stride_y) {
   if (!bytes) return nullptr;
   check(bytes->ndim() == 2 && holds<std::uint8_t>(*bytes) && bytes->shape(0) == plane.height &&
-            bytes->shape(1) == plane.width && (bytes->strides(1) == 1 || plane.width <= 1),
+            bytes->shape(1) == plane.width && (bytes->strides(1) == 1 || plane.width <= 1 || plane.height == 0),
         "wrong shape or layout of a mask");
   *stride_y = bytes->strides(0);
   return const_cast<std::uint8_t*>(static_cast<const std::uint8_t*>(bytes->data()));

@@ -327,7 +327,8 @@ def _matrix(matrix: Any) -> NDArray[np.float64] | None:
     except (TypeError, ValueError):
         given = np.empty(0)
     if given.shape != (3, 3) or not np.isfinite(given).all():
-        raise InputError(f"matrix is {matrix!r}; expected 3x3 finite numbers, from pixels of the plane to the frame's")
+        shown = matrix.tolist() if isinstance(matrix, np.ndarray) else matrix
+        raise InputError(f"matrix is {shown!r}; expected 3x3 finite numbers, from pixels of the plane to the frame's")
     return given
 
 

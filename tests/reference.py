@@ -73,3 +73,105 @@ def add_luma(vis: NDArray[Any], luma_delta: NDArray[np.int16]) -> NDArray[Any]:
     if vis.dtype == np.uint16:
         return np.clip(vis.astype(np.int64) + delta.astype(np.int64) * 257, 0, 65535).astype(np.uint16)
     return np.clip(vis + delta.astype(vis.dtype) / vis.dtype.type(255), 0, 1)
+
+
+def percentiles16(frame: NDArray[np.uint16], low: float = 0.5, high: float = 99.5) -> tuple[float, float]:
+    """Two percentiles of the counts, linear between neighbours."""
+    below, above = np.percentile(frame, (low, high))
+    return float(below), float(above)
+
+
+def colours(frame: Any, format: str, full_range: bool = False) -> NDArray[np.float64]:
+    """Blue, green, red and luma of every pixel, [H,W,4], in counts; of Y, U and V by BT.601, unclipped."""
+    if format == "grey":
+        return np.repeat(frame.reshape(*frame.shape[:2], 1).astype(np.float64), 4, 2)
+    if format in ("bgr", "rgb"):
+        bgr = (frame if format == "bgr" else frame[..., ::-1]).astype(np.float64)
+        return np.dstack([bgr, bgr @ (0.114, 0.587, 0.299)])
+    y, u, v = (part.astype(np.float64) for part in yuv(frame, format))
+    black, luma, chroma = (0, 1, 1) if full_range else (16, 219 / 255, 224 / 255)
+    y, u, v = (y - black) / luma, (u - 128) / chroma, (v - 128) / chroma
+    return np.dstack([y + 1.772 * u, y - 0.344136 * u - 0.714136 * v, y + 1.402 * v, y])
+
+
+def yuv(frame: Any, format: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Y, U and V of every pixel, [H,W] each."""
+    if format == "yuyv":
+        return frame[..., 0], frame[:, ::2, 1].repeat(2, 1), frame[:, 1::2, 1].repeat(2, 1)
+    rows = len(frame) // 3 * 2
+    pairs = frame[rows:].repeat(2, 0)
+    return frame[:rows], pairs[:, ::2].repeat(2, 1), pairs[:, 1::2].repeat(2, 1)
+
+
+def frame_to_plane(
+    frame: Any,
+    format: str = "bgr",
+    *,
+    size: tuple[int, int] | None = None,
+    matrix: Any = None,
+    border: Any = "replicate",
+    gain: Any = None,
+    full_range: bool = False,
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """A frame's plane in [0, 1] and where it lies on the frame."""
+    deep = format in ("grey", "bgr", "rgb") and frame.dtype == np.uint16
+    counts = colours(frame, format)[..., 3] if format not in ("nv12", "yuyv") else yuv(frame, format)[0].astype(float)
+    height, width = counts.shape
+    across, down = (width, height) if size is None else size
+    if matrix is None:
+        sx, sy = width / across, height / down
+        matrix = [[sx, 0, sx / 2 - 0.5], [0, sy, sy / 2 - 0.5], [0, 0, 1]]
+    y, x = np.mgrid[:down, :across]
+    X, Y, W = np.einsum("ij,jhw->ihw", np.asarray(matrix, np.float64), np.stack([x, y, np.ones_like(x)]))
+    ahead = W > 0
+    X, Y = (np.divide(part, W, out=np.full(W.shape, -9.0), where=ahead) for part in (X, Y))
+    inside = ahead & (np.abs(2 * X - (width - 1)) <= width) & (np.abs(2 * Y - (height - 1)) <= height)
+    far = np.pad(counts, 2, "edge") if border == "replicate" else np.pad(counts, 2, constant_values=border)
+    X, Y = X.clip(-1, width) + 2, Y.clip(-1, height) + 2
+    i, j = np.floor(Y).astype(int), np.floor(X).astype(int)
+    down_by, right_by = Y - i, X - j
+    upper = far[i, j] * (1 - right_by) + far[i, j + 1] * right_by
+    lower = far[i + 1, j] * (1 - right_by) + far[i + 1, j + 1] * right_by
+    seen = upper * (1 - down_by) + lower * down_by
+    seen = np.where(ahead, seen, 0.0 if border == "replicate" else border)
+    if gain is not None and len(gain) > 2:
+        shown = np.asarray(gain, np.float64)[np.rint(seen.clip(0, len(gain) - 1)).astype(int)]
+    else:
+        video = format in ("nv12", "yuyv") and not full_range
+        low, high = gain if gain is not None else (16, 235) if video else (0, 65535 if deep else 255)
+        shown = (seen - low) / (high - low if high > low else 1)
+    return shown.clip(0, 1), np.where(inside, 255, 0).astype(np.uint8)
+
+
+def plane_to_frame(
+    fused: NDArray[Any],
+    vis: Any,
+    format: str = "bgr",
+    *,
+    to: str | None = None,
+    full_range: bool = False,
+    cover: NDArray[np.uint8] | None = None,
+) -> NDArray[np.float64]:
+    """The fused frame, clipped but not rounded."""
+    to = to or format
+    deep = format in ("grey", "bgr", "rgb") and vis.dtype == np.uint16
+    top = 65535.0 if deep else 255.0
+    plane = np.nan_to_num(fused.astype(np.float64), nan=0.0) / (255 if fused.dtype == np.uint8 else 1)
+    seen = colours(vis, format, full_range)
+    luma = plane * top
+    if cover is not None:
+        luma = seen[..., 3] + (luma - seen[..., 3]) * (cover / 255)
+    if to == "grey":
+        return luma.clip(0, top)
+    if to == "nv12":
+        black, scale, step = (0, 1, 1) if full_range else (16, 219 / 255, 224 / 255)
+        if format in ("nv12", "yuyv"):
+            u, v = (part.astype(np.float64) for part in yuv(vis, format)[1:])
+        else:
+            u = 0.5 / (1 - 0.114) * (seen[..., 0] - seen[..., 3]) * step + 128
+            v = 0.5 / (1 - 0.299) * (seen[..., 2] - seen[..., 3]) * step + 128
+        blocks = [part.reshape(len(part) // 2, 2, -1, 2).mean((1, 3)) for part in (u, v)]
+        pairs = np.stack(blocks, -1).reshape(len(luma) // 2, -1)
+        return np.vstack([luma * scale + black, pairs]).clip(0, 255)
+    bgr = (seen[..., :3] + (luma - seen[..., 3])[..., None]).clip(0, top)
+    return bgr if to == "bgr" else bgr[..., ::-1]
