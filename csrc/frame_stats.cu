@@ -10,7 +10,7 @@ namespace {
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kCountThreads = 256;
 constexpr int kPixels = 8;  // a thread's, in one 16-byte read where rows allow it
-constexpr unsigned kCountBlocks = 2048;
+constexpr unsigned kCountBlocks = 1024;
 
 constexpr int kScanThreads = 1024;
 constexpr int kBinsEach = kCounts16 / kScanThreads;
