@@ -23,8 +23,8 @@ constexpr std::int64_t kMost = std::int64_t{1} << 31;  // pixels that the 32-bit
 
 struct Histogram {
   std::uint32_t table[kTables][kRow] = {};
-  std::int64_t held = 0;             // pixels in the tables, at most
-  std::int64_t counts[kBins] = {};   // of pixels that are no longer in them
+  std::int64_t held = 0;            // pixels in the tables, at most
+  std::int64_t counts[kBins] = {};  // what was in them before they were cleared
 };
 
 using Bins = std::uint16_t;
@@ -102,20 +102,22 @@ void count_row(const char* row, std::int64_t width, std::int64_t stride, Histogr
   }
 }
 
-// Moves what is in the tables to the counts.
-LDF_CLONES void drain(Histogram& h) {
+// Adds the tables to the counts.
+LDF_CLONES void add_tables(Histogram& h) {
   for (int bin = 0; bin < kBins; ++bin) {
-    std::int64_t sum = 0;
+    std::uint32_t sum = 0;
     for (int t = 0; t < kTables; ++t) sum += h.table[t][bin];
     h.counts[bin] += sum;
   }
-  std::memset(h.table, 0, sizeof(h.table));
-  h.held = 0;
 }
 
 // To be called before `pixels` <= kMost more are counted.
 void make_room(Histogram& h, std::int64_t pixels) {
-  if (h.held + pixels > kMost) drain(h);
+  if (h.held + pixels > kMost) {
+    add_tables(h);
+    std::memset(h.table, 0, sizeof(h.table));
+    h.held = 0;
+  }
   h.held += pixels;
 }
 
@@ -130,8 +132,9 @@ double log2_of(std::int64_t count) {
   return index < table.size() ? table[index] : std::log2(static_cast<double>(count));
 }
 
+// Once, after the last pixel.
 double bits_of(Histogram& h) {
-  drain(h);
+  add_tables(h);
   std::int64_t total = 0;
   for (const std::int64_t c : h.counts) total += c;
   if (total == 0) return 0.0;

@@ -97,6 +97,13 @@ def test_entropy_does_not_count_what_is_outside(dtype):
     assert kernels.entropy(np.full((1, 9, 9), 2, dtype)).tolist() == [0.0]
 
 
+def test_entropy_of_more_pixels_than_32_bits_count():
+    row = pixels((1, 1 << 20), np.uint8)
+    many = np.broadcast_to(row, (1, 4100, 1 << 20))  # 2^32 and more, in the memory of one row
+    assert many.size > 2**32
+    np.testing.assert_allclose(kernels.entropy(many), reference.entropy(row[None]), rtol=0, atol=1e-12)
+
+
 def test_entropy_of_bytes_is_that_of_the_same_grey_levels():
     grey = pixels((5, 33, 35), np.uint8)
     np.testing.assert_array_equal(kernels.entropy(grey), kernels.entropy(grey.astype(np.float32) / np.float32(255)))
