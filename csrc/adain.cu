@@ -1,5 +1,6 @@
 #include "adain.h"
 
+#include "adain_split.cuh"
 #include "launch.cuh"
 #include "norm_forward.cuh"
 
@@ -60,39 +61,6 @@ __global__ void __launch_bounds__(1024) adain_held(const Forward p) {
     const float value = mapped(loose_x, map, p.style.relu);
     y[loose] = from_float<T>(residual ? value + to_float(residual[loose]) : value);
   }
-}
-
-// A plane is held when there are nearly as many as SMs; below that, short ones still cost less than a second launch.
-bool worth_holding(std::int64_t planes, std::int64_t bytes) { return planes >= 96 || bytes <= 16 * 1024; }
-
-constexpr std::int64_t kHeldEverywhere = 40 * 1024;  // bytes that fit into shared memory on every GPU
-
-unsigned held_threads(std::int64_t vectors) {
-  unsigned threads = 64;
-  while (threads < 1024 && threads * kBatch < vectors) threads *= 2;
-  return threads;
-}
-
-struct Split {
-  std::int64_t lot;  // planes (NCHW) or samples (NHWC)
-  Cut cut;           // of a plane (NCHW)
-  Columns columns;   // of a lot (NHWC)
-  std::int64_t partials;
-};
-
-Split split_of(Layout layout, Dtype type, std::int64_t n, std::int64_t c, std::int64_t pixels, int tensors) {
-  Split s{};
-  const std::int64_t plane_bytes = pixels * size_of(type) * tensors;
-  if (layout == Layout::nchw) {
-    s.lot = lot_of(n * c, plane_bytes);
-    s.cut = cut_of(s.lot, pixels, type);
-    s.partials = s.lot * s.cut.chunks;
-  } else {
-    s.lot = lot_of(n, c * plane_bytes);
-    s.columns = columns_of(s.lot, c, pixels, type);
-    s.partials = s.lot * s.columns.chunks * c;
-  }
-  return s;
 }
 
 // The planes (n = 1) or samples of a lot.

@@ -149,17 +149,17 @@ __global__ void __launch_bounds__(kColumnThreads, 2) apply_columns(const Forward
 
   const bool aligned = rows_aligned(x, columns.c), y_aligned = rows_aligned(y, columns.c);
   const bool residual_aligned = rows_aligned(residual, columns.c);
-  for (std::int64_t row = place.row; row < place.end; row += kColumnBatch * place.step) {
-    Vector<T> v[kColumnBatch] = {}, r[kColumnBatch] = {};
+  for (std::int64_t row = place.row; row < place.end; row += kShortBatch * place.step) {
+    Vector<T> v[kShortBatch] = {}, r[kShortBatch] = {};
 #pragma unroll
-    for (int u = 0; u < kColumnBatch; ++u) {
+    for (int u = 0; u < kShortBatch; ++u) {
       const std::int64_t i = row + u * place.step;
       if (i >= place.end) continue;
       v[u] = load_part(x + place.at(columns, i), aligned, place.count);
       if (residual) r[u] = load_part(residual + place.at(columns, i), residual_aligned, place.count);
     }
 #pragma unroll
-    for (int u = 0; u < kColumnBatch; ++u) {
+    for (int u = 0; u < kShortBatch; ++u) {
       const std::int64_t i = row + u * place.step;
       if (i >= place.end) continue;
       store_part(y + place.at(columns, i), mapped(v[u], r[u], p, [&](int e) { return maps[e]; }), y_aligned,

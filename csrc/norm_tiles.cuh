@@ -15,7 +15,7 @@ namespace ldf {
 constexpr int kRunThreads = 256;
 constexpr int kColumnThreads = 512;
 constexpr int kBatch = 4;        // vectors a thread has in flight
-constexpr int kColumnBatch = 2;  // and where it also keeps the maps of its channels
+constexpr int kShortBatch = 2;   // and where there are two tensors, or maps for each of its channels
 
 // Sizes below were chosen by reasoning for the large GPUs (132 or 148 SMs, 40 MB and more of L2); any value is right.
 constexpr std::int64_t kBlocks = 144;                  // one for every SM
