@@ -116,10 +116,10 @@ Status adain(const AdainParams& params, Stream stream) {
     const std::int64_t blocks = count * s.columns.chunks * s.columns.slabs;
     if (blocks > kMostBlocks) return {cudaErrorInvalidValue, "adain_moments", "adain_cuda (channels)"};
     const auto grid = static_cast<unsigned>(blocks);
-    const Status status = launch("adain_moments", column_moments<T>, grid, kColumnThreads, 0, stream,
+    const Status status = launch("adain_moments", column_moments<T>, grid, s.columns.threads, 0, stream,
                                  static_cast<const T*>(part.x), s.columns, partials);
     if (!status.ok()) return status;
-    return launch("adain_apply", apply_columns<T, Scope::plane>, grid, kColumnThreads, 0, stream, part, s.columns);
+    return launch("adain_apply", apply_columns<T, Scope::plane>, grid, s.columns.threads, 0, stream, part, s.columns);
   });
 }
 

@@ -104,9 +104,9 @@ Status adain_backward(const AdainBackwardParams& params, Stream stream) {
     if (blocks > kMostBlocks) return {cudaErrorInvalidValue, "adain_backward_sums", "adain_backward_cuda (channels)"};
     const auto grid = static_cast<unsigned>(blocks);
     const Status status = launch("adain_backward_sums", gradient_sums_of_columns<T, Scope::plane>, grid,
-                                 kColumnThreads, 0, stream, part, s.columns, sums);
+                                 s.columns.threads, 0, stream, part, s.columns, sums);
     if (!status.ok()) return status;
-    return launch("adain_backward_gradient", gradient_of_columns<T, Scope::plane>, grid, kColumnThreads, 0, stream,
+    return launch("adain_backward_gradient", gradient_of_columns<T, Scope::plane>, grid, s.columns.threads, 0, stream,
                   part, s.columns, sums);
   });
 }

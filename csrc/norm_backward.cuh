@@ -251,7 +251,7 @@ __global__ void __launch_bounds__(kColumnThreads) gradient_of_columns(const Back
   sums += place.n * columns.c * columns.chunks;
   Sums all[1] = {};
   if (kScope == Scope::plane) {
-    for (unsigned k = threadIdx.x / width; k < columns.chunks && c < columns.c; k += kColumnThreads / width) {
+    for (unsigned k = threadIdx.x / width; k < columns.chunks && c < columns.c; k += columns.threads / width) {
       all[0] = combine(all[0], sums[k * columns.c + c]);
     }
     block_fold(all, static_cast<int>(width), scratch);

@@ -121,6 +121,7 @@ struct Columns {
   std::int64_t length;     // rows of a chunk; the last ones may get fewer or none
   unsigned slabs, chunks;  // of the channels, of the rows
   unsigned lanes;          // vectors beside each other in a slab, 1 or 2
+  unsigned threads;        // of a block: a power of two from 32 to kColumnThreads
 };
 
 // As many chunks as fill the GPU: generously while few partial results come of it, else one block for every SM.
@@ -132,8 +133,11 @@ inline Columns columns_of(std::int64_t n, std::int64_t c, std::int64_t rows, Dty
   const std::int64_t one = ratio_up(kBlocks, n * slabs);
   const std::int64_t most = ratio_up(rows, 2 * kColumnThreads / lanes);
   const std::int64_t chunks = std::min({several, std::max<std::int64_t>(one, 16), most});
-  return {rows, c, ratio_up(rows, chunks), static_cast<unsigned>(slabs), static_cast<unsigned>(chunks),
-          static_cast<unsigned>(lanes)};
+  const std::int64_t length = ratio_up(rows, chunks);
+  unsigned threads = 32;
+  while (threads < kColumnThreads && threads < length * lanes) threads *= 2;
+  return {rows, c, length, static_cast<unsigned>(slabs), static_cast<unsigned>(chunks), static_cast<unsigned>(lanes),
+          threads};
 }
 
 // This thread's place: rows [row, end) in steps of `step` of sample n, `count` channels from `channel` on.

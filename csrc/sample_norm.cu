@@ -47,7 +47,7 @@ Status sample_norm(const SampleNormParams& params, Stream stream) {
     if (nchw) {
       return launch("sample_norm_apply", apply_runs<T, Scope::sample>, grid, kRunThreads, 0, stream, part, s.planes);
     }
-    return launch("sample_norm_apply", apply_columns<T, Scope::sample>, grid, kColumnThreads, 0, stream, part,
+    return launch("sample_norm_apply", apply_columns<T, Scope::sample>, grid, s.columns.threads, 0, stream, part,
                   s.columns);
   });
 }

@@ -62,10 +62,10 @@ Status gradient(const SampleNormBackwardParams& params, const Split& s, Stream s
       return launch(kGradientName, gradient_of_runs<T, Scope::sample>, grid, kRunThreads, 0, stream, part, s.planes,
                     sums);
     }
-    const Status status = launch(kSumsName, gradient_sums_of_columns<T, Scope::sample>, grid, kColumnThreads, 0, stream,
+    const Status status = launch(kSumsName, gradient_sums_of_columns<T, Scope::sample>, grid, s.columns.threads, 0, stream,
                                  part, s.columns, sums);
     if (!status.ok()) return status;
-    return launch(kGradientName, gradient_of_columns<T, Scope::sample>, grid, kColumnThreads, 0, stream, part,
+    return launch(kGradientName, gradient_of_columns<T, Scope::sample>, grid, s.columns.threads, 0, stream, part,
                   s.columns, sums);
   });
 }

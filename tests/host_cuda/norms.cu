@@ -8,4 +8,6 @@
   extern "C" std::int64_t t_##name##_size() { return sizeof(ldf::Params); }
 
 ENTRY(adain, AdainParams)
+ENTRY(adain_backward, AdainBackwardParams)
 ENTRY(sample_norm, SampleNormParams)
+ENTRY(sample_norm_backward, SampleNormBackwardParams)
