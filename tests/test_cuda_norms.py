@@ -337,7 +337,7 @@ def test_lots_that_fit_into_the_second_level_cache(k):
     if k.device == "cpu":
         pytest.skip("17 MB take too long under emulation; the gradients' lots do not")
     x, (weight, bias) = some((3, 1, 1200, 1201)), style(3, 1)  # 5.8 MB each, so more than 16 MiB
-    y, offset, rstd = k.adain(x, weight, bias)
+    y, offset, _ = k.adain(x, weight, bias)
     assert_near(y, adain_expected(x, weight, bias))
     assert_near(offset + x[:, :, 0, 0], x.mean((2, 3)))
 
@@ -384,7 +384,7 @@ def test_a_constant_plane_is_the_bias(k, kind, layout):
     y, offset, std = k.sample_norm(x, gamma, beta, kind=kind, layout=layout)
     assert_near(y, beta[:, None, None].expand_as(y), kind, tolerance=0)
     assert bool((std == 0).all())
-    grad_x, grad_gamma, grad_beta = k.sample_norm_backward(
+    grad_x, grad_gamma, _ = k.sample_norm_backward(
         grad_y, x, offset, std, gamma, beta, kind=kind, layout=layout
     )
     weighted = grad_y * gamma[:, None, None]  # the deviation's own gradient, undefined at 0, is left out
