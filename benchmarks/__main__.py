@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 TOPICS = {
     "cpu": "the network as its authors wrote it against every engine here, frames to frames; startup and memory",
+    "gpu": "the CUDA half built, checked and measured on this machine's GPU",
     "kernels": "the native kernels against NumPy's own functions",
     "metrics": "the five numbers and the others against a plain NumPy version",
     "quality": "EN CC SD EI VIFF of weights and of classical fusion on test sets",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -64,3 +65,21 @@ def host_cuda() -> ModuleType:
     if why := build.missing():
         pytest.skip(why)
     return build.module()
+
+
+@pytest.fixture(params=["host", "device"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where torch has its tensors while :mod:`pyldfusion.cuda` works on them in a test: once ``"cpu"``, with the
+    kernels emulated, and once ``"cuda"``, on machines with a GPU."""
+    import pyldfusion
+    from pyldfusion import cuda
+
+    if request.param == "device":
+        if why := cuda.why_not():
+            pytest.skip(why)
+        return "cuda"
+    emulated = request.getfixturevalue("host_cuda")
+    monkeypatch.setitem(sys.modules, "pyldfusion._cuda", emulated)
+    monkeypatch.setattr(pyldfusion, "_cuda", emulated, raising=False)
+    monkeypatch.setattr(cuda, "why_not", lambda: "")
+    return "cpu"

@@ -84,6 +84,15 @@ def module(*, address: bool = False) -> ModuleType:
     return made
 
 
+def stand_in() -> None:
+    """From now on :mod:`pyldfusion.cuda` runs emulated kernels on host arrays, in this process."""
+    import pyldfusion
+    from pyldfusion import cuda
+
+    pyldfusion._cuda = sys.modules["pyldfusion._cuda"] = module()  # type: ignore[attr-defined]
+    cuda.why_not = lambda: ""  # type: ignore[assignment]
+
+
 def orders(library: ctypes.CDLL) -> Iterator[str]:
     """Sets one order of threads and blocks after the other; a kernel must give the same bits in all of them."""
     for mode, name in enumerate(("ascending", "descending", "shuffled")):

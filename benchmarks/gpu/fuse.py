@@ -1,0 +1,217 @@
+"""Frames to frames: ours on the GPU against the authors' network, host to host and device to device."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.cpu import authors_network, pairs
+from pyldfusion import Fuser
+from pyldfusion.generator import SampleNorm, load_generator
+from pyldfusion.scene import Scene
+
+if TYPE_CHECKING:
+    from .bench import Bench
+
+SIZES = ((640, 480), (1024, 768), (1920, 1080))
+QUICK = ((48, 32),)
+BASE = "authors' eager fp32"
+Frame = Any
+
+
+def fuse(bench: Bench) -> None:
+    """Every contender at every size; what is compiled comes last, for it takes longest."""
+    for size in QUICK if bench.quick else SIZES:
+        _size(bench, size)
+    accuracy(bench)
+    if bench.clock.cuda:
+        profile(bench)
+
+
+def _size(bench: Bench, size: tuple[int, int]) -> None:
+    label = f"{size[0]}x{size[1]}"
+    frame = Scene(seed=0, size=size).render()
+    host = (frame.ir, frame.vis)
+    device = tuple(torch.from_numpy(part).to(bench.device) for part in host)
+    floor = floor_ms(bench, size)
+    rows: dict[str, float] = {}
+
+    def record(name: str, p50: float, p99: float, fps: float) -> None:
+        """``times_authors`` compares frames a second on the same path (host or device)."""
+        path = "device" if name.endswith("device to device") else "host"
+        rows[name] = fps
+        base = rows.get(f"{BASE}, {path} to {path}")
+        figures = {"fps": fps, "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "floor_ms": floor}
+        bench.results.record("fuse", f"{label} {name}", figures | ({"times_authors": fps / base} if base else {}))
+
+    def race(name: str, make: Callable[[], Callable[[Frame, Frame], Frame]], inputs: tuple[Frame, Frame]) -> None:
+        if not bench.deadline.allows(f"{label} {name}", 60 if "compile" in name else 10):
+            return
+        call = make()
+        found = bench.clock.latencies(lambda: call(*inputs), 3 if bench.quick else 300)
+        record(name, statistics.median(found), found[int(0.99 * (len(found) - 1))], 1 / statistics.median(found))
+
+    def authors(path: str, **how: Any) -> Callable[[], Callable[[Frame, Frame], Frame]]:
+        return lambda: authors_fuse(bench.device, on_device=path == "device", **how)
+
+    both = (("host", host), ("device", device))
+    for path, inputs in both:
+        race(f"{BASE}, {path} to {path}", authors(path), inputs)
+        race(f"authors' eager fp16 channels-last, {path} to {path}", authors(path, half=True), inputs)
+    for precision in ("fp16", "fp32") if bench.clock.cuda else ("fp32",):
+        if not bench.deadline.allows(f"{label} ours {precision}", 15):
+            continue
+        options = {"device": "cuda", "precision": precision} if bench.clock.cuda else {"engine": f"torch:{precision}"}
+        with Fuser("full", **options) as fuser:
+            fuser.warmup(size)
+            for path, inputs in both if bench.clock.cuda else both[:1]:
+                race(f"ours {precision}, {path} to {path}", lambda fuser=fuser: fuser.fuse, inputs)
+            fps, gaps = stream(fuser, host, 4 if bench.quick else 600)
+            record(
+                f"ours {precision}, stream of frames, host to host",
+                gaps[len(gaps) // 2],
+                gaps[int(0.99 * (len(gaps) - 1))],
+                fps,
+            )
+    if bench.clock.cuda:
+        compiled = authors("device", half=True, compile=True)
+        race("authors' fp16 channels-last, torch.compile, device to device", compiled, device)
+
+
+def stream(fuser: Fuser, frames: tuple[Frame, Frame], count: int) -> tuple[float, list[float]]:
+    """Frames a second of a stream, and the sorted gaps between its frames."""
+    for _ in fuser.fuse_stream(itertools.repeat(frames, 8)):
+        pass
+    marks = [time.perf_counter()]
+    for _ in fuser.fuse_stream(itertools.repeat(frames, count)):
+        marks.append(time.perf_counter())
+    gaps = sorted(b - a for a, b in itertools.pairwise(marks))
+    return count / (marks[-1] - marks[0]), gaps
+
+
+def authors_fuse(
+    device: torch.device, *, on_device: bool, half: bool = False, compile: bool = False
+) -> Callable[[Frame, Frame], Frame]:
+    """The authors' network with our weights, frames to frames as their script has it: YCrCb in float, and back."""
+    network: Any = authors_network("full").to(device)
+    layout = torch.channels_last if half else torch.contiguous_format
+    dtype = torch.float16 if half else torch.float32
+    network = network.to(dtype=dtype, memory_format=layout)
+    if compile:
+        network = torch.compile(network)
+
+    @torch.inference_mode()
+    def luma(ir: Tensor, y: Tensor) -> Tensor:
+        planes = (plane[None, None].to(dtype) for plane in (ir, y))
+        return network(*planes)[0, 0].float()
+
+    def from_host(ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
+        ycrcb = cv2.cvtColor(vis.astype(np.float32) / 255, cv2.COLOR_BGR2YCrCb)
+        planes = (torch.from_numpy(plane).to(device) for plane in (ir.astype(np.float32) / 255, ycrcb[..., 0].copy()))
+        ycrcb[..., 0] = luma(*planes).cpu().numpy()
+        return (cv2.cvtColor(ycrcb, cv2.COLOR_YCrCb2BGR) * 255).round().clip(0, 255).astype(np.uint8)
+
+    bgr_to_y = torch.tensor([0.114, 0.587, 0.299], device=device)
+
+    @torch.inference_mode()
+    def from_device(ir: Tensor, vis: Tensor) -> Tensor:
+        colour = vis.float() / 255
+        y = colour @ bgr_to_y
+        # the inverse of YCrCb with another luma adds the difference to every channel
+        fused = colour + (luma(ir.float() / 255, y) - y)[..., None]
+        return (fused * 255).round().clamp(0, 255).to(torch.uint8)
+
+    return from_device if on_device else from_host
+
+
+def floor_ms(bench: Bench, size: tuple[int, int]) -> float:
+    """What the network's convolutions must take: each its products at the fp16 rate, or its bytes in fp16 at the copy
+    bandwidth, whichever is longer; and every norm one read and one write."""
+    network = load_generator("full")
+    flop_s, byte_s = 1e12 * bench.peak("fp16 product"), 1e9 * bench.peak("copy")
+    total = 0.0
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        moved = 2 * (inputs[0].numel() + output.numel())
+        if isinstance(module, SampleNorm):
+            total += moved / byte_s
+            return
+        weight: Any = module.weight
+        grid = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        pixels = grid.numel() // grid.shape[1] if grid.ndim == 4 else 1
+        flop = 2 * weight.numel() * pixels
+        total += max(flop / flop_s, (moved + 2 * weight.numel()) / byte_s)
+        if isinstance(module, nn.Conv2d) and output.shape[1] > 8:  # an instance norm or AdaIN follows
+            total += 2 * 2 * output.numel() / byte_s
+
+    layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SampleNorm)
+    hooks = [module.register_forward_hook(look) for module in network.modules() if isinstance(module, layers)]
+    with torch.no_grad():
+        network = network.to("meta")
+        plane = torch.empty(1, 1, size[1], size[0], device="meta")
+        network(plane, plane)
+    for hook in hooks:
+        hook.remove()
+    return 1e3 * total
+
+
+def accuracy(bench: Bench) -> None:
+    """The fused frames against those of the CPU in fp32."""
+    source, planes = pairs(1 if bench.quick else 4)
+    frames = []
+    for ir, luma in planes:
+        ir, grey = ((255 * plane).round().astype(np.uint8) for plane in (ir, luma))
+        ir, grey = (plane[:32, :48] if bench.quick else plane for plane in (ir, grey))
+        frames.append((np.ascontiguousarray(ir), cv2.cvtColor(np.ascontiguousarray(grey), cv2.COLOR_GRAY2BGR)))
+    with Fuser("full", engine="torch:fp32", device="cpu") as reference:
+        expected = [reference.fuse(*pair).astype(int) for pair in frames]
+    for precision in ("fp32", "fp16", "bf16") if bench.clock.cuda else ("fp32",):
+        if not bench.deadline.allows(f"accuracy {precision}"):
+            continue
+        options = {"device": "cuda", "precision": precision} if bench.clock.cuda else {"engine": f"torch:{precision}"}
+        with Fuser("full", **options) as fuser:
+            apart = [fuser.fuse(*pair).astype(int) - right for pair, right in zip(frames, expected, strict=True)]
+        worst = max(float(np.mean(difference**2)) for difference in apart)
+        figures = {
+            "within_one": min(float(np.mean(np.abs(difference) <= 1)) for difference in apart),
+            "psnr_db": 10 * float(np.log10(255**2 / max(worst, 1e-5))),
+        }
+        bench.results.record("accuracy", f"{precision}, worst of {source}", figures)
+
+
+def profile(bench: Bench) -> None:
+    """Kernels of one frame on the device, by their time."""
+    if not bench.deadline.allows("profile", 15):
+        return
+    frame = Scene(seed=0, size=(640, 480)).render()
+    ir, vis = (torch.from_numpy(part).to(bench.device) for part in (frame.ir, frame.vis))
+    count = 20
+    with Fuser("full", device="cuda", precision="fp16") as fuser:
+        for _ in range(5):
+            fuser.fuse(ir, vis)
+        bench.clock.synchronize()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+            for _ in range(count):
+                fuser.fuse(ir, vis)
+            bench.clock.synchronize()
+    rows = sorted(_device_times(seen), key=lambda row: -row[1])
+    whole = sum(us for _, us, _ in rows)
+    for name, us, calls in rows[:12]:
+        short = name.replace("|", "/")[:90]
+        bench.results.record("profile", short, {"us": us / count, "share": us / whole, "calls": calls // count})
+
+
+def _device_times(seen: Any) -> Iterator[tuple[str, float, int]]:
+    for event in seen.key_averages():
+        us = float(getattr(event, "self_device_time_total", 0.0))
+        if us > 0:
+            yield event.key, us, event.count
