@@ -65,6 +65,7 @@ def main(argv: list[str]) -> int:
     carried_wheels()
     if options.device == "cpu":
         options.results = Path(tempfile.mkdtemp(prefix="dry-run-"))  # never among the measured figures
+        limit_threads()
         print(f"A dry run: its figures mean nothing and go to {options.results}")
     elif why := no_gpu():
         return compile_only(why)
@@ -103,6 +104,14 @@ def run(stage: str, options: argparse.Namespace, results: Results, deadline: Dea
     if stage == "endure":
         return endure.run(results, deadline, options)
     return endure.train(results, deadline, options)
+
+
+def limit_threads() -> None:
+    """One thread for a dry run: it has little to compute, and others may be computing."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def no_gpu() -> str:
