@@ -81,8 +81,8 @@ def int64(*values):
 
 
 def said(library, code):
-    library.cudaGetErrorString.restype = ctypes.c_char_p
-    return library.cudaGetErrorString(code).decode()
+    library.t_error.restype = ctypes.c_char_p
+    return library.t_error(code).decode()
 
 
 def entropy(library, view, kind, boxes=None):

@@ -48,6 +48,8 @@ int run(Kernel kernel, std::int64_t workspace_bytes, const OnDevice& bits, doubl
 
 extern "C" {
 
+const char* t_error(int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }
+
 // `bytes` of memory at `memory`, the first pixel `first` bytes into it; shape and strides as EntropyParams has them.
 int t_entropy(const void* memory, std::int64_t bytes, std::int64_t first, int type, const std::int64_t* shape,
               const std::int64_t* strides, const std::int32_t* boxes, std::int64_t count, double* to) {
