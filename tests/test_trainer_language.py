@@ -224,11 +224,13 @@ def close(got, expected, name=""):
 
 @pytest.mark.parametrize("shape", [(37, 44), (SIZE, SIZE)])  # encoded apart, encoded together
 @pytest.mark.parametrize("compact", ["auto", "no"])
-def test_values_and_gradients_are_those_of_the_equations(judges, shape, compact):
+@pytest.mark.parametrize(("at_once", "precision"), [(99, "fp32"), (2, "fp32"), (5, "fp16")])  # in pieces, judged late
+def test_values_and_gradients_are_those_of_the_equations(judges, shape, compact, at_once, precision, monkeypatch):
     config = replace(CONFIG, patches=replace(PATCHES, compact=compact))
     batch = batch_of(*shape)
     pixels = Pixels(fused_of(batch))
-    losses = LanguageDriven(config, judges.clip, judges.vgg)(pixels, batch)
+    monkeypatch.setattr(judges.clip.tower, "precision", precision)  # of float32 planes: these stay in float64
+    losses = LanguageDriven(config, replace(judges.clip, at_once=at_once), judges.vgg)(pixels, batch)
     planes = fused_of(batch).requires_grad_()
     expected, kept = reference(judges, config, planes, batch)
     assert 0.2 < kept < 0.8

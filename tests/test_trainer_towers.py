@@ -25,6 +25,7 @@ from trainer.clip import ImageTower, load_clip  # noqa: E402
 from trainer.config import ClipConfig, ConfigError, PromptConfig, VggConfig  # noqa: E402
 from trainer.lean import QuickMlp, SelfAttention, lighten  # noqa: E402
 from trainer.open_clip_model import load_open_clip  # noqa: E402
+from trainer.pieces import kept_bytes  # noqa: E402
 from trainer.pretrained import read_weights  # noqa: E402
 from trainer.prompts import read_content  # noqa: E402
 from trainer.torchvision_import import import_torchvision  # noqa: E402
@@ -141,21 +142,6 @@ def test_values_and_gradients_in_float64_are_those_of_the_plain_way(tmp_path, vi
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(gradient(found, x), gradient(expected, x), rtol=1e-11, atol=1e-12)
-
-
-def kept_bytes(network, x) -> int:
-    """What autograd keeps of a forward pass besides the weights, every storage once."""
-    weights = {tensor.untyped_storage().data_ptr() for tensor in network.parameters()}
-    storages = {}
-
-    def pack(tensor):
-        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = network(x)
-    del kept
-    return sum(size for place, size in storages.items() if place not in weights)
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -19,6 +19,7 @@ from pyldfusion.errors import InputError
 from .config import ClipConfig, ConfigError, PromptConfig
 from .lean import lighten
 from .open_clip_model import load_open_clip
+from .pieces import kept_bytes
 from .prompts import read_content
 from .towers import GreyConv, autocast, warn_if_slow
 
@@ -125,6 +126,7 @@ class Clip:
 
     Attributes:
         content: objectives of single pictures, by ``root/stem`` or stem, as the file of prompts has it.
+        at_once: as many pictures are judged in one piece, so that activations keep within ``clip.memory_gb``.
     """
 
     tower: ImageTower
@@ -132,6 +134,7 @@ class Clip:
     infrared: Tensor
     visible: Tensor
     content: dict[str, Tensor]
+    at_once: int = 1024
 
 
 def load_clip(clip: ClipConfig, prompts: PromptConfig, device: torch.device | str, seed: int = 0) -> Clip:
@@ -165,7 +168,14 @@ def load_clip(clip: ClipConfig, prompts: PromptConfig, device: torch.device | st
         if hasattr(tower.visual, "attnpool"):
             warnings.warn(f"clip.checkpoint has no effect: open_clip cannot recompute {clip.model}", stacklevel=2)
     objective, infrared, visible, *own = embeddings
-    return Clip(tower, objective, infrared, visible, dict(zip(content, own, strict=True)))
+    at_once = max(1, int(clip.memory_gb * 1e9 / max(1, _bytes_a_picture(tower))))
+    return Clip(tower, objective, infrared, visible, dict(zip(content, own, strict=True)), at_once)
+
+
+def _bytes_a_picture(tower: ImageTower) -> int:
+    """Of activations kept for the backward pass; what does not grow with the pictures (cast weights) is left out."""
+    one = next(tower.parameters()).new_zeros(1, 1, *tower.image_size)
+    return kept_bytes(tower, one.expand(2, -1, -1, -1)) - kept_bytes(tower, one)
 
 
 def _embed(

@@ -172,7 +172,9 @@ class ClipConfig:
     pretrained: str = "openai"
     #: "fp32", "bf16" or "fp16" by autocast, or "auto": the fastest that the device computes in itself.
     precision: str = "auto"
-    #: recompute activations in the backward pass: less memory, about a third more time.
+    #: GB (10^9 bytes) of its activations; patches are judged in pieces that keep within it, which costs no time.
+    memory_gb: float = 2.0
+    #: recompute activations in the backward pass: less memory still, about a third more time.
     checkpoint: bool = False
 
 
@@ -323,6 +325,7 @@ class Config:
             ("patches.count", self.patches.count, 0),
             ("validation.every", self.validation.every, 1),
             ("data.workers", self.data.workers, 0),
+            ("clip.memory_gb", self.clip.memory_gb, 0),
         ):
             if number < least:
                 raise ConfigError(f"{name} is {number}; expected at least {least}")

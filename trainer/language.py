@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from .entropy import patch_entropy
 from .losses import direction_loss, direction_regularization, fidelity_loss
 from .objective import Batch, Losses
 from .patches import Patches, cut_patches, draw_patches
+from .pieces import in_pieces
 from .vgg import FidelityTower
 
 __all__ = ["LanguageDriven"]
@@ -73,29 +74,42 @@ class LanguageDriven:
         if self.with_patches:
             chosen = self._choose(fused, ir, vis, batch.step)
             shown["kept"] = chosen.kept
-            pictures.append(chosen.fused)
+            count = len(chosen.fused)
+            together = not count or count + len(fused) * self.with_whole <= self.clip.at_once
+            pictures += [chosen.fused] if together else []
         seen = encode(tower, pictures)
         if self.weights.whole:
             parts["whole"] = self.weights.whole * direction_loss(seen[0], ir_seen, vis_seen, *texts)
         if self.with_patches:
-            parts["patches"] = self.weights.patches * chosen.loss(seen[-1], ir_seen, vis_seen, texts)
+
+            def judge(embeddings: Tensor, piece: slice) -> Tensor:
+                return chosen.loss(embeddings, piece, ir_seen, vis_seen, texts)
+
+            loss = judge(seen[-1], slice(None)) if together else self._in_pieces(chosen.fused, judge)
+            parts["patches"] = self.weights.patches * loss
         if self.weights.regulariser:
             parts["regulariser"] = self.weights.regulariser * direction_regularization(seen[0], ir_seen, vis_seen)
         return parts, shown
+
+    def _in_pieces(self, pictures: Tensor, judge: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """Loss of patches that are too many to be encoded in one piece."""
+        tower = self.clip.tower
+        late = tower.precision == "fp16"
+        return in_pieces(lambda some, piece: judge(tower(some), piece), pictures, self.clip.at_once, late)
 
     def _choose(self, fused: Tensor, ir: Tensor, vis: Tensor, step: int) -> Chosen:
         """Cut the fused patches and say which of them count: those with enough to see in both sources (Eq. 17)."""
         config, size = self.patches, self.clip.tower.size
         patches = draw_patches(config, *fused.shape[-2:], seed=self.seed, step=step)
         cut = cut_patches(fused[:, 0], patches, size).reshape(-1, 1, size, size)  # [crops x B,1,size,size]
+        numbers = torch.arange(len(cut), device=cut.device)
         if config.entropy < 0:
-            return Chosen(cut, None, None, cut.new_ones(()))
+            return Chosen(cut, numbers, None, cut.new_ones(()), len(cut))
         mask = self._enough_to_see(ir, vis, patches)
         kept = mask.to(cut.dtype).mean()
         if config.compact == "yes" or (config.compact == "auto" and cut.device.type == "cpu"):
-            index = mask.nonzero()[:, 0]
-            return Chosen(cut[index], None, index, kept)
-        return Chosen(cut, mask.to(cut.dtype), None, kept)
+            return Chosen(cut[mask], numbers[mask], None, kept, len(cut))
+        return Chosen(cut, numbers, mask.to(cut.dtype), kept, len(cut))
 
     @torch.no_grad()
     def _enough_to_see(self, ir: Tensor, vis: Tensor, patches: Patches) -> Tensor:
@@ -134,26 +148,34 @@ class Chosen:
     """Fused patches to encode, and how they count.
 
     Attributes:
-        fused: [K,1,size,size]: all patches crop-major, or only those of ``index``.
+        fused: [K,1,size,size]: the patches, crop-major; all of them, or only those that count.
+        numbers: [K], which of the crops x B patches these are.
         weight: [K] of 0 and 1, or None where all of ``fused`` count.
-        index: [K], which of the crops x B patches these are; None: all.
         kept: scalar, the share of all patches that count.
+        total: crops x B.
     """
 
     fused: Tensor
+    numbers: Tensor
     weight: Tensor | None
-    index: Tensor | None
     kept: Tensor
+    total: int
 
-    def loss(self, seen: Tensor, ir: Tensor, vis: Tensor, texts: Sequence[Tensor]) -> Tensor:
-        """L_d of the patches against the whole sources [B,D], mean over all patches, those that do not count too."""
-        if self.index is None:
-            return direction_loss(seen, ir, vis, *texts, self.weight)
-        if not len(self.index):
+    def loss(self, seen: Tensor, piece: slice, ir: Tensor, vis: Tensor, texts: Sequence[Tensor]) -> Tensor:
+        """What a piece adds to L_d, the mean over all patches, those that do not count too.
+
+        Args:
+            seen: embeddings of ``fused[piece]``, which are compared with those of the whole sources.
+            ir, vis: [B,D].
+            texts: each [1,D] or [B,D].
+        """
+        if not len(seen):
             return self.fused.sum()  # 0, with a gradient of 0
-        picture = self.index % len(ir)
+        picture = self.numbers[piece] % len(ir)
         texts = [text if len(text) == 1 else text[picture] for text in texts]
-        return self.kept * direction_loss(seen, ir[picture], vis[picture], *texts)
+        weight = None if self.weight is None else self.weight[piece]
+        share = len(seen) / self.total
+        return share * direction_loss(seen, ir[picture], vis[picture], *texts, weight)
 
 
 def encode(tower: nn.Module, pictures: Sequence[Tensor]) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """The blocks of open_clip's vision transformers, made cheaper for a frozen tower that passes gradients through.
 
-The same function of the same weights, which stay as they are and where they are. Two things cost more than they need to:
+The same function of the same weights, which stay as they are. Two things cost more than they need to:
 
 - ``nn.MultiheadAttention`` turns its input to [L,N,D] before the projection to queries, keys and values; what is then
   not contiguous goes through a batched product that reads the weights once for every picture. Here it is one product.
