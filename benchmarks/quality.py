@@ -20,9 +20,9 @@ import numpy as np
 
 from pyldfusion.artefact import open_artefact
 from pyldfusion.errors import InputError, PyldfusionError
-from trainer.roots import Root, find_roots
-from trainer.scoring import Method, Pictures, Sample, network, read_sample, score
-from trainer.tables import markdown, summarise
+from trainer.data.roots import Root, find_roots
+from trainer.evaluation.scoring import Method, Pictures, Sample, network, read_sample, score
+from trainer.evaluation.tables import markdown, summarise
 
 __all__ = ["flat_noise", "laplacian_pyramid_fusion", "main", "mean_fusion"]
 
@@ -77,7 +77,7 @@ def teacher(sample: Sample) -> np.ndarray:
     """The picture that the bundled weights were taught to imitate."""
     import torch
 
-    from trainer.teacher import teach
+    from trainer.supervised.teacher import teach
 
     planes = (torch.from_numpy(x.astype(np.float32) / 255)[None, None] for x in (sample.ir, sample.vis))
     return np.rint(teach(*planes)[0, 0].numpy() * 255).astype(np.uint8)

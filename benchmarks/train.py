@@ -40,11 +40,11 @@ from pyldfusion.scene import Scene
 from trainer.build import make_objective
 from trainer.config import Config, load_config
 from trainer.entropy import patch_entropy
-from trainer.initialise import initialise
 from trainer.objective import Batch
 from trainer.patches import cut_patches, draw_patches
-from trainer.precision import resolve
-from trainer.torchvision_import import import_torchvision
+from trainer.run.precision import resolve
+from trainer.start.initialise import initialise
+from trainer.towers.torchvision_import import import_torchvision
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -194,8 +194,8 @@ def authors_direction(
 
 def _same_weights(clip: nn.Module, vgg: nn.Sequential, config: Config) -> None:
     """Give the authors' side the random weights of ours."""
-    from trainer.open_clip_model import load_open_clip
-    from trainer.vgg import load_vgg
+    from trainer.towers.open_clip_model import load_open_clip
+    from trainer.towers.vgg import load_vgg
 
     model, _, _ = load_open_clip(config.clip, config.run.seed)
     clip.load_state_dict(model.visual.state_dict())

@@ -12,7 +12,7 @@ import torch
 from pyldfusion.artefact import open_artefact, save_weights
 from pyldfusion.errors import ArtefactError
 from pyldfusion.generator import Generator
-from trainer.initialise import initialise
+from trainer.start.initialise import initialise
 
 onnx = pytest.importorskip("onnx")
 

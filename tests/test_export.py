@@ -178,7 +178,7 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine(lite_half):
 
 @pytest.mark.parametrize("variant", ["full", "lite"])
 def test_rewrites_are_exact(variant):
-    from trainer.initialise import initialise
+    from trainer.start.initialise import initialise
 
     network = initialise(Generator(variant), seed=1).double()
     for module in network.modules():  # large biases: give the dead ones something to lose

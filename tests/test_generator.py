@@ -11,7 +11,7 @@ import torch
 from pyldfusion.author_weights import author_names, to_state_dict
 from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.generator import VARIANTS, Generator, load_generator
-from trainer.initialise import initialise
+from trainer.start.initialise import initialise
 
 from .author_networks import LDFusion, LDLite, fill
 

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from trainer.teacher import TeacherConfig, collapse, laplacian_pyramid, pyramid_fusion, standardise, teach  # noqa: E402
+from trainer.supervised.teacher import TeacherConfig, collapse, laplacian_pyramid, pyramid_fusion, standardise, teach  # noqa: E402
 
 
 def smooth(seed: int, height: int = 96, width: int = 128) -> torch.Tensor:

@@ -27,18 +27,18 @@ from pyldfusion.errors import ArtefactError  # noqa: E402
 from pyldfusion.generator import Generator, load_generator  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.build import make_batches, make_objective  # noqa: E402
-from trainer.checkpoint import CheckpointError  # noqa: E402
 from trainer.config import PRESETS, AugmentConfig, Config, ConfigError, load_config  # noqa: E402
-from trainer.distributed import ALONE  # noqa: E402
-from trainer.initialise import initialise_scaled  # noqa: E402
+from trainer.data.pairs import load_pairs  # noqa: E402
 from trainer.loop import DivergedError, train  # noqa: E402
 from trainer.objective import Losses  # noqa: E402
-from trainer.optimiser import Muon, orthogonalise  # noqa: E402
-from trainer.pairs import load_pairs  # noqa: E402
-from trainer.precision import resolve  # noqa: E402
-from trainer.schedule import rate_factor  # noqa: E402
-from trainer.supervised import Supervised  # noqa: E402
-from trainer.widen import widen  # noqa: E402
+from trainer.run.checkpoint import CheckpointError  # noqa: E402
+from trainer.run.distributed import ALONE  # noqa: E402
+from trainer.run.optimiser import Muon, orthogonalise  # noqa: E402
+from trainer.run.precision import resolve  # noqa: E402
+from trainer.run.schedule import rate_factor  # noqa: E402
+from trainer.start.initialise import initialise_scaled  # noqa: E402
+from trainer.start.widen import widen  # noqa: E402
+from trainer.supervised.objective import Supervised  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 OFTEN = ["run.log_every=1", "run.save_every=3"]
@@ -305,7 +305,7 @@ class TestLanguage:
 def test_auto_precision_is_one_the_device_has(monkeypatch):
     config = load_config("paper", ["run.precision=auto", "vgg.precision=fp32"])
     for native, expected in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr("trainer.precision.native_bf16", lambda native=native: native)
+        monkeypatch.setattr("trainer.run.precision.native_bf16", lambda native=native: native)
         chosen = resolve(config, torch.device("cpu"))
         assert (chosen.run.precision, chosen.clip.precision, chosen.vgg.precision) == (expected, expected, "fp32")
     for capability, expected in (((8, 6), ("bf16", "bf16")), ((7, 5), ("fp32", "fp16"))):

@@ -24,14 +24,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tqdm")
 
 from pyldfusion.errors import InputError  # noqa: E402
-from trainer.augment import appearance, degrade  # noqa: E402
 from trainer.config import AugmentConfig, Config, ConfigError, CropConfig, DataConfig, load_config  # noqa: E402
-from trainer.crops import SceneCrops, parse_size  # noqa: E402
-from trainer.loader import stream  # noqa: E402
-from trainer.pairs import PairSet, load_pairs, read_planes  # noqa: E402
-from trainer.provenance import describe_data  # noqa: E402
-from trainer.roots import find_roots, parse_root  # noqa: E402
-from trainer.samples import EpochSamples, affine_map, bend, crop_square  # noqa: E402
+from trainer.data.augment import appearance, degrade  # noqa: E402
+from trainer.data.crops import SceneCrops, parse_size  # noqa: E402
+from trainer.data.loader import stream  # noqa: E402
+from trainer.data.pairs import PairSet, load_pairs, read_planes  # noqa: E402
+from trainer.data.provenance import describe_data  # noqa: E402
+from trainer.data.roots import find_roots, parse_root  # noqa: E402
+from trainer.data.samples import EpochSamples, affine_map, bend, crop_square  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PLANES = ("ir", "vis", "clean_ir", "clean_vis")
@@ -550,7 +550,7 @@ class TestEpochSamples:
         assert len(places) > 5 or size == (64, 64)
 
     def test_affine_maps_are_those_of_torchvision(self):
-        from trainer.torchvision_import import import_torchvision
+        from trainer.towers.torchvision_import import import_torchvision
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -715,10 +715,10 @@ SIGNALLED = """
 import itertools, multiprocessing, signal, sys, time
 import torch
 from trainer.config import load_config
-from trainer.interrupt import interrupted
-from trainer.loader import stream
-from trainer.pairs import load_pairs
-from trainer.samples import EpochSamples
+from trainer.run.interrupt import interrupted
+from trainer.data.loader import stream
+from trainer.data.pairs import load_pairs
+from trainer.data.samples import EpochSamples
 
 config = load_config("authors", ["samples.crop=64", "samples.batch=4"])
 coming = stream(EpochSamples(load_pairs([sys.argv[1]], crop=64), config), 0, 10**6, workers=2)

@@ -16,7 +16,7 @@ from pyldfusion import Fuser  # noqa: E402
 from pyldfusion.artefact import open_artefact, save_weights  # noqa: E402
 from pyldfusion.errors import InputError  # noqa: E402
 from trainer.detection import main  # noqa: E402
-from trainer.labels import read_boxes, voc_names  # noqa: E402
+from trainer.evaluation.labels import read_boxes, voc_names  # noqa: E402
 
 SIZE = (80, 64)
 NAMES = ["People", "Car", "Bus", "Lamp", "Motorcycle", "Truck"]

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 ndimage = pytest.importorskip("scipy.ndimage")
 
-from trainer.imitation import gradient_loss, gradients, grid_loss, pixel_loss, structure_loss  # noqa: E402
+from trainer.supervised.imitation import gradient_loss, gradients, grid_loss, pixel_loss, structure_loss  # noqa: E402
 
 
 def pair(shape=(2, 1, 29, 41)):

@@ -15,15 +15,15 @@ import torch.nn.functional as F  # noqa: E402
 
 from pyldfusion.errors import DependencyError, InputError  # noqa: E402
 from pyldfusion.generator import Generator  # noqa: E402
-from trainer.clip import Clip, ImageTower  # noqa: E402
 from trainer.config import ClipConfig, Config, ConfigError, LossConfig, PatchConfig, PromptConfig, RunConfig  # noqa: E402
-from trainer.initialise import initialise_scaled  # noqa: E402
 from trainer.language import LanguageDriven  # noqa: E402
 from trainer.objective import Batch  # noqa: E402
-from trainer.open_clip_model import load_open_clip  # noqa: E402
 from trainer.patches import draw_patches  # noqa: E402
-from trainer.torchvision_import import import_torchvision  # noqa: E402
-from trainer.vgg import FidelityTower  # noqa: E402
+from trainer.start.initialise import initialise_scaled  # noqa: E402
+from trainer.towers.clip import Clip, ImageTower  # noqa: E402
+from trainer.towers.open_clip_model import load_open_clip  # noqa: E402
+from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
+from trainer.towers.vgg import FidelityTower  # noqa: E402
 
 SIZE = 32
 SENTENCES = {

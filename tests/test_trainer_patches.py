@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: E402
 from pyldfusion.errors import DependencyError, DtypeError, InputError  # noqa: E402
 from trainer.config import PatchConfig  # noqa: E402
 from trainer.patches import Patches, cut_patches, draw_patches  # noqa: E402
-from trainer.torchvision_import import import_torchvision  # noqa: E402
+from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 
 STILL = PatchConfig(degrees=0, shear=0, shift=0, scale=(1, 1))
 

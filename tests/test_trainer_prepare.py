@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from trainer.pairs import load_pairs
+from trainer.data.pairs import load_pairs
+from trainer.data.provenance import describe_data
 from trainer.prepare import main
-from trainer.provenance import describe_data
 
 
 def write_clip(path: Path, frames: int) -> None:

@@ -10,9 +10,9 @@ torch = pytest.importorskip("torch")
 from pyldfusion.errors import ArtefactError  # noqa: E402
 from pyldfusion.generator import Generator, load_generator  # noqa: E402
 from pyldfusion.scene import Scene  # noqa: E402
-from trainer.initialise import initialise_scaled  # noqa: E402
-from trainer.prune import prune  # noqa: E402
-from trainer.widen import widen  # noqa: E402
+from trainer.start.initialise import initialise_scaled  # noqa: E402
+from trainer.start.prune import prune  # noqa: E402
+from trainer.start.widen import widen  # noqa: E402
 
 #: Every layer of the network, and those that read what it writes; both branches have the same.
 READERS = {

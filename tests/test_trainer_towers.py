@@ -21,15 +21,15 @@ from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from pyldfusion.errors import ArtefactError, DependencyError, InputError  # noqa: E402
-from trainer.clip import ImageTower, load_clip  # noqa: E402
 from trainer.config import ClipConfig, ConfigError, PromptConfig, VggConfig  # noqa: E402
-from trainer.lean import QuickMlp, SelfAttention, lighten  # noqa: E402
-from trainer.open_clip_model import load_open_clip  # noqa: E402
 from trainer.pieces import kept_bytes  # noqa: E402
-from trainer.pretrained import read_weights  # noqa: E402
-from trainer.prompts import read_content  # noqa: E402
-from trainer.torchvision_import import import_torchvision  # noqa: E402
-from trainer.vgg import FidelityTower, load_vgg  # noqa: E402
+from trainer.towers.clip import ImageTower, load_clip  # noqa: E402
+from trainer.towers.lean import QuickMlp, SelfAttention, lighten  # noqa: E402
+from trainer.towers.open_clip_model import load_open_clip  # noqa: E402
+from trainer.towers.pretrained import read_weights  # noqa: E402
+from trainer.towers.prompts import read_content  # noqa: E402
+from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
+from trainer.towers.vgg import FidelityTower, load_vgg  # noqa: E402
 
 from .conftest import ROOT  # noqa: E402
 
@@ -426,7 +426,7 @@ def test_a_configuration_as_hubs_have_it_brings_its_own_mean_and_std(tmp_path):
     ],
 )
 def test_every_models_own_mean_is_used(model, tag, mean):
-    from trainer.open_clip_model import _normalisation
+    from trainer.towers.open_clip_model import _normalisation
 
     found = _normalisation(open_clip, model, tag, {})
     assert set(found) == {"mean", "std"} and found["mean"][0] == mean
@@ -652,7 +652,7 @@ COUNT = """
 import sys, warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    from trainer.torchvision_import import import_torchvision
+    from trainer.towers.torchvision_import import import_torchvision
     module = import_torchvision()
     assert import_torchvision() is module
 ours = [str(w.message) for w in caught if "was not built for this torch" in str(w.message)]

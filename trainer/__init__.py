@@ -1,22 +1,24 @@
 """Training of the fusion network: data, losses, the loop, and the tables. Needs the extra ``pyldfusion[train]``.
 
-What is where, in the order in which a run meets it::
+Commands, each ``python -m trainer.NAME``: ``__main__`` (``python -m trainer``), ``evaluate``, ``ablate``,
+``detection``, ``prepare``. A run in the order in which it meets things::
 
-    __main__  config  presets/  precision   the command, its options
-    roots  pairs  cache                     which files make a pair; read, reported, kept
-    samples  crops  augment  loader         batches: of the language-driven recipe, of the supervised one
-    prepare  provenance                     data of the bundled weights; what weights say of their data
-    build                                   from the options to the parts of a run
-    initialise  widen  prune                first weights
-    optimiser  schedule  loop               the loop
-    distributed  interrupt  checkpoint      many processes, Ctrl-C, the state on disk
-    logs  validation                        what people see
-    objective                               the seam between the loop and a loss
-    language  losses  patches  entropy      LDFusion's loss
-    clip  open_clip_model  prompts          its judges: CLIP,
-    vgg  towers  pretrained                 and VGG-19; files of weights
-    torchvision_import                      a torchvision built for another torch
-    supervised  imitation  teacher          the loss of the bundled weights
-    evaluate  scoring  tables  ablate       python -m trainer.evaluate, python -m trainer.ablate
-    detection  labels                       python -m trainer.detection
+    config  presets/           the options
+    build  loop                from the options to the parts; the loop, top to bottom
+    objective                  the seam between the loop and a loss
+    language  losses           LDFusion's loss, of pure functions
+    patches  entropy  pieces   its patches, which of them count, judged piece by piece
+
+    data/        roots  pairs  cache                 which files make a pair; read, reported, kept
+                 samples  crops  augment  loader     batches: of the language-driven recipe, of the supervised one
+                 provenance                          what weights say of their data
+    towers/      clip  open_clip_model  prompts      the judges: CLIP,
+                 vgg  common  lean                   VGG-19; made cheap
+                 pretrained  torchvision_import      files of weights; a torchvision built for another torch
+    start/       initialise  widen  prune            first weights
+    run/         optimiser  schedule  precision      steps
+                 distributed  interrupt  checkpoint  many processes, Ctrl-C, the state on disk
+                 logs  validation                    what people see
+    supervised/  objective  imitation  teacher       the loss of the bundled weights
+    evaluation/  scoring  tables  labels             what evaluate, ablate and detection share
 """

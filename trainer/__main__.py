@@ -15,11 +15,11 @@ from pyldfusion.errors import InputError, PyldfusionError
 
 from .build import make_batches, make_objective, needs_clip, total_steps
 from .config import PRESETS, Config, load_config
-from .distributed import join
+from .data.pairs import PairSet, load_pairs
+from .data.provenance import describe_data
 from .loop import train
-from .pairs import PairSet, load_pairs
-from .precision import resolve
-from .provenance import describe_data
+from .run.distributed import join
+from .run.precision import resolve
 
 
 def parser() -> argparse.ArgumentParser:

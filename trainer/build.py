@@ -9,17 +9,17 @@ from pyldfusion.errors import ArtefactError
 from pyldfusion.generator import Generator, load_generator
 
 from .config import Config, NetworkConfig, OptimiserConfig
-from .crops import SceneCrops
-from .distributed import Ranks
-from .initialise import initialise, initialise_scaled
+from .data.crops import SceneCrops
+from .data.pairs import PairSet
+from .data.samples import EpochSamples
 from .objective import Batches, Objective
-from .optimiser import Muon
-from .pairs import PairSet
-from .precision import resolve
-from .prune import prune
-from .samples import EpochSamples
-from .supervised import Supervised
-from .widen import widen
+from .run.distributed import Ranks
+from .run.optimiser import Muon
+from .run.precision import resolve
+from .start.initialise import initialise, initialise_scaled
+from .start.prune import prune
+from .start.widen import widen
+from .supervised.objective import Supervised
 
 __all__ = ["make_batches", "make_generator", "make_objective", "make_optimiser", "needs_clip", "total_steps"]
 
@@ -27,7 +27,8 @@ __all__ = ["make_batches", "make_generator", "make_objective", "make_optimiser",
 def make_generator(config: NetworkConfig, seed: int) -> Generator:
     """What training starts from: seeded first weights, or those of ``config.start``.
 
-    A ``lite`` is grown for a ``full`` network (:mod:`.widen`), a ``full`` pruned for a ``lite`` one (:mod:`.prune`).
+    A ``lite`` is grown for a ``full`` network (:mod:`trainer.start.widen`), a ``full`` pruned
+    for a ``lite`` one (:mod:`trainer.start.prune`).
 
     Raises:
         ArtefactError: ``config.start`` is not a file of this network.
@@ -80,9 +81,9 @@ def make_objective(config: Config, device: torch.device) -> Objective:
     if config.run.objective == "supervised":
         return Supervised(config)
     config = resolve(config, device)
-    from .clip import load_clip  # these import open_clip and torchvision, which a supervised run does not need
     from .language import LanguageDriven
-    from .vgg import load_vgg
+    from .towers.clip import load_clip  # these import open_clip and torchvision, which a supervised run does not need
+    from .towers.vgg import load_vgg
 
     loss = config.loss
     clip = load_clip(config.clip, config.prompts, device, config.run.seed) if needs_clip(config) else None

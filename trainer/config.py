@@ -16,7 +16,7 @@ from typing import Any
 
 from pyldfusion.errors import InputError
 
-from .teacher import TeacherConfig
+from .supervised.teacher import TeacherConfig
 
 if typing.TYPE_CHECKING:
     import tomli as tomllib

@@ -27,9 +27,9 @@ from tqdm import tqdm
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media import atomic_path, write_image
 
-from .labels import read_boxes, read_text, voc_names
-from .roots import find_roots
-from .scoring import Method, Pictures, network, read_sample
+from .data.roots import find_roots
+from .evaluation.labels import read_boxes, read_text, voc_names
+from .evaluation.scoring import Method, Pictures, network, read_sample
 
 __all__ = ["Exported", "export", "main"]
 
@@ -101,7 +101,7 @@ def export(
 
     Args:
         method: gives the fused pictures.
-        data: one set of pairs, as :func:`trainer.roots.find_roots` takes it.
+        data: one set of pairs, as :func:`trainer.data.roots.find_roots` takes it.
         out: a new or empty folder.
         labels: folder of label files; None: pictures alone.
         names, val, seed: as the options say.

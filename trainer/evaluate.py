@@ -22,9 +22,9 @@ from pyldfusion.artefact import BUNDLED
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media import atomic_path
 
-from .roots import Root, find_roots
-from .scoring import Method, Pictures, network, score
-from .tables import FORMATS, summarise
+from .data.roots import Root, find_roots
+from .evaluation.scoring import Method, Pictures, network, score
+from .evaluation.tables import FORMATS, summarise
 
 __all__ = ["COLUMNS", "evaluate", "main", "open_methods"]
 
@@ -83,10 +83,10 @@ def evaluate(
     """Measure, and write the table; what a method lacks is named on stderr.
 
     Args:
-        data: sets of pairs, as :func:`trainer.roots.find_roots` takes them.
+        data: sets of pairs, as :func:`trainer.data.roots.find_roots` takes them.
         methods: by name, as :func:`open_methods` gives them.
-        style: one of :data:`trainer.tables.FORMATS`.
-        short_side, limit, common: as in :func:`trainer.scoring.score`.
+        style: one of :data:`trainer.evaluation.tables.FORMATS`.
+        short_side, limit, common: as in :func:`trainer.evaluation.scoring.score`.
 
     Raises:
         InputError: a set without pairs, a method without any of them, pictures that cannot be read or whose sizes

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from pyldfusion.errors import InputError
 
-from .clip import Clip
 from .config import Config, ConfigError
 from .entropy import patch_entropy
 from .losses import direction_loss, direction_regularization, fidelity_loss
 from .objective import Batch, Losses
 from .patches import Patches, cut_patches, draw_patches
 from .pieces import in_pieces
-from .vgg import FidelityTower
+from .towers.clip import Clip
+from .towers.vgg import FidelityTower
 
 __all__ = ["LanguageDriven"]
 

@@ -24,15 +24,15 @@ from pyldfusion.errors import PyldfusionError
 from pyldfusion.generator import Generator
 
 from .build import make_generator, make_optimiser, total_steps
-from .checkpoint import CheckpointError, load_state, save_state
 from .config import Config, ConfigError
-from .distributed import ALONE, Ranks
-from .interrupt import interrupted
-from .loader import stream
-from .logs import Log, write_summary
+from .data.loader import stream
 from .objective import Batches, Objective
-from .schedule import rate_factor
-from .validation import Validation
+from .run.checkpoint import CheckpointError, load_state, save_state
+from .run.distributed import ALONE, Ranks
+from .run.interrupt import interrupted
+from .run.logs import Log, write_summary
+from .run.schedule import rate_factor
+from .run.validation import Validation
 
 __all__ = ["DivergedError", "train"]
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from pyldfusion.errors import ArtefactError, DependencyError
 
-from .config import ClipConfig, ConfigError, _closest
+from ..config import ClipConfig, ConfigError, _closest
 from .pretrained import network_timeout, reach, read_weights
 from .torchvision_import import import_torchvision
 
@@ -34,7 +34,7 @@ def load_open_clip(clip: ClipConfig, seed: int) -> tuple[nn.Module, Callable[...
     """The model on the CPU in float32, its tokenizer, and ``mean`` and ``std`` of its input.
 
     Raises:
-        ConfigError, ArtefactError, DependencyError: as :func:`trainer.clip.load_clip`.
+        ConfigError, ArtefactError, DependencyError: as :func:`trainer.towers.clip.load_clip`.
     """
     import_torchvision()
     try:

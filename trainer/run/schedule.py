@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .config import ScheduleConfig
+from ..config import ScheduleConfig
 
 __all__ = ["rate_factor"]
 

@@ -8,7 +8,7 @@ import torch
 
 from pyldfusion.hardware import native_bf16
 
-from .config import Config
+from ..config import Config
 
 __all__ = ["resolve"]
 

@@ -1,4 +1,4 @@
-"""Methods of fusion measured on sets of pairs: what the tables of :mod:`.evaluate` and of the benchmarks hold.
+"""Methods of fusion measured on sets of pairs: what the tables of :mod:`trainer.evaluate` and of the benchmarks hold.
 
 A method is anything that gives a fused picture for a pair: a network, or a folder of pictures that another program
 has made. Nothing here needs torch.
@@ -21,7 +21,7 @@ from pyldfusion.errors import InputError
 from pyldfusion.image import infrared_to_8bit
 from pyldfusion.media import list_images, read_image, to_eight_bits
 
-from .roots import PairFiles, Root
+from ..data.roots import PairFiles, Root
 
 __all__ = ["Method", "Pictures", "Sample", "Scores", "network", "read_sample", "score", "short_side_size"]
 

@@ -10,10 +10,10 @@ import torch
 
 from pyldfusion.errors import InputError
 
-from .config import Config, ConfigError, PatchConfig
-from .objective import Batch
+from ..config import Config, ConfigError, PatchConfig
+from ..objective import Batch
+from ..patches import inverse_maps
 from .pairs import Pair, PairSet, planes_or_another
-from .patches import inverse_maps
 
 __all__ = ["EpochSamples", "affine_map", "bend", "crop_square"]
 

@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path, PurePosixPath
 
-from .config import ConfigError
+from ..config import ConfigError
 
 __all__ = ["read_content"]
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from pyldfusion.errors import ArtefactError, InputError
 
-from .config import VggConfig
+from ..config import VggConfig
+from .common import GreyConv, autocast, warn_if_slow
 from .pretrained import network_timeout, read_weights
 from .torchvision_import import import_torchvision
-from .towers import GreyConv, autocast, warn_if_slow
 
 __all__ = ["FidelityTower", "load_vgg"]
 
@@ -30,8 +30,8 @@ COMPARED = (3, 5, 10)
 class FidelityTower(nn.Module):
     """VGG-19 up to conv4_2's ReLU, frozen; gradients flow to the planes alone.
 
-    The first convolution takes the plane itself (:class:`~trainer.towers.GreyConv`), which is exact, as planes are not
-    ImageNet-normalised: LDFusion's are not.
+    The first convolution takes the plane itself (:class:`~trainer.towers.common.GreyConv`), which is exact, as
+    planes are not ImageNet-normalised: LDFusion's are not.
     """
 
     def __init__(self, layers: nn.Sequential, precision: str = "fp32") -> None:

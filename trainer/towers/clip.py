@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from pyldfusion.errors import InputError
 
-from .config import ClipConfig, ConfigError, PromptConfig
+from ..config import ClipConfig, ConfigError, PromptConfig
+from ..pieces import kept_bytes
+from .common import GreyConv, autocast, warn_if_slow
 from .lean import lighten
 from .open_clip_model import load_open_clip
-from .pieces import kept_bytes
 from .prompts import read_content
-from .towers import GreyConv, autocast, warn_if_slow
 
 __all__ = ["Clip", "ImageTower", "load_clip"]
 
@@ -33,8 +33,8 @@ class ImageTower(nn.Module):
     """CLIP's image encoder for grey planes, frozen; gradients flow to the planes alone.
 
     Where the model begins with an unpadded convolution (every ViT), the repeat to three channels and the
-    normalisation are folded into it (:class:`~trainer.towers.GreyConv`); elsewhere they are done as written. Blocks of
-    open_clip's transformers are replaced by cheaper ones of the same function (:mod:`~trainer.lean`).
+    normalisation are folded into it (:class:`~trainer.towers.common.GreyConv`); elsewhere they are done as written.
+    Blocks of open_clip's transformers are replaced by cheaper ones of the same function (:mod:`~trainer.towers.lean`).
 
     Attributes:
         size: side of its input in pixels, the longer one if it is not square.

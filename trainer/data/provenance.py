@@ -21,7 +21,7 @@ def describe_data(pairs: PairSet) -> dict[str, str]:
     file that is itself the root.
 
     Args:
-        pairs: what :func:`trainer.pairs.load_pairs` returned.
+        pairs: what :func:`trainer.data.pairs.load_pairs` returned.
 
     Raises:
         InputError: a picture that is not cached cannot be read any more.

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyldfusion.errors import PyldfusionError
 
-from .objective import Batch, Batches
+from ..objective import Batch, Batches
 
 __all__ = ["stream"]
 

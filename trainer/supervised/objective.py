@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from .config import Config
+from ..config import Config
+from ..objective import Batch, Losses, Network
 from .imitation import gradient_loss, grid_loss, pixel_loss, structure_loss
-from .objective import Batch, Losses, Network
 from .teacher import teach
 
 __all__ = ["Supervised"]
 
 
 class Supervised:
-    """Weighted parts of the distance between G's picture and :func:`trainer.teacher.teach`'s.
+    """Weighted parts of the distance between G's picture and :func:`trainer.supervised.teacher.teach`'s.
 
     The seam is :class:`trainer.objective.Objective`.
     """

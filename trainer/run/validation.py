@@ -10,8 +10,8 @@ from torch import Tensor
 from pyldfusion import metrics
 from pyldfusion.generator import Generator
 
-from .config import Config
-from .pairs import load_pairs
+from ..config import Config
+from ..data.pairs import load_pairs
 
 __all__ = ["Validation"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pyldfusion.errors import InputError
 
-from .config import ConfigError, DataConfig
+from ..config import ConfigError, DataConfig
 
 __all__ = ["PlaneCache"]
 

@@ -1,4 +1,4 @@
-"""Crops of the supervised recipe: scenes at random, in several sizes, with the flaws of :mod:`trainer.augment`."""
+"""Crops of the supervised recipe: scenes at random, in several sizes, with the flaws of :mod:`trainer.data.augment`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 
 from pyldfusion.errors import InputError
 
+from ..config import AugmentConfig, Config, CropConfig
+from ..objective import Batch
 from .augment import appearance, degrade, paste
-from .config import AugmentConfig, Config, CropConfig
-from .objective import Batch
 from .pairs import Pair, PairSet, planes_or_another
 
 __all__ = ["SceneCrops", "crop_pair", "parse_size"]
