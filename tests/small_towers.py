@@ -15,7 +15,8 @@ import torch.nn.functional as F  # noqa: E402
 from trainer.config import ClipConfig, PromptConfig  # noqa: E402
 from trainer.towers.open_clip_model import load_open_clip  # noqa: E402
 
-pytestmark = [
+#: warnings that are meant in these tests: a module's ``pytestmark``
+EXPECTED_WARNINGS = [
     pytest.mark.filterwarnings("ignore:(CLIP|VGG-19) HAS RANDOM WEIGHTS"),
     pytest.mark.filterwarnings("ignore:.* is emulated by this CPU"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),  # OpenAI's files are TorchScript

@@ -136,12 +136,22 @@ class TestConfig:
             ("patches.side=[9, 3]", "the smaller first"),
             ("samples.batch=0", "samples.batch is 0; expected at least 1"),
             ("run.seed=-1", "run.seed is -1; expected at least 0"),
+            ("network.variant=lit", "network.variant is 'lit'; did you mean 'lite'"),
+            ("loss.whole=-1", "loss.whole is -1.0; expected at least 0"),
+            ("optimiser.rate=nan", "optimiser.rate is nan; expected at least 0"),
+            ("optimiser.betas=[0.9]", "expected two numbers from 0 to below 1"),
+            ("optimiser.average=1.0", "expected a number from 0 to below 1"),
         ],
     )
     def test_wrong_options_are_named(self, override, message):
         with pytest.raises(ConfigError) as error:
             load_config("supervised-lite", [override])
         assert message in str(error.value)
+
+    def test_a_run_has_an_end(self):
+        assert load_config("paper", ["run.epochs=0", "run.steps=5"]).run.steps == 5
+        with pytest.raises(ConfigError, match=r"run\.epochs is 0; expected at least 1"):
+            load_config("paper", ["run.epochs=0"])
 
     def test_an_unknown_preset_names_the_closest(self):
         with pytest.raises(ConfigError, match="did you mean 'supervised-lite'"):
@@ -330,6 +340,30 @@ class TestTrouble:
         assert len(seen) == 11
         assert all(np.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
         assert [row["skipped"] for row in table(tmp_path / "run")][:4] == ["0", "1", "2", "2"]
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--out", "IN_A_FILE/run"], "no folder can be made there"),
+            (["--out", "NEW", "--resume"], "nothing to resume"),
+            (["--out", "NEW", "--threads", "0"], "--threads is 0; expected at least 1"),
+            (["--out", "NEW", "--set", "clip.pretrained=none", "--preset", "paper"], "skipped: 1"),
+        ],
+    )
+    def test_wrong_use_ends_at_once_with_a_message(self, tmp_path, capsys, more, message):
+        """Before a tower is loaded, which takes long."""
+        random = np.random.default_rng(0)
+        for kind in ("ir", "vi"):
+            (tmp_path / kind).mkdir()
+            for name in ("a", "torn"):
+                cv2.imwrite(str(tmp_path / kind / f"{name}.png"), picture(random, (240, 240)))
+        (tmp_path / "vi" / "torn.png").write_bytes(b"no picture")
+        (tmp_path / "file").touch()
+        more = [part.replace("IN_A_FILE", f"{tmp_path}/file").replace("NEW", f"{tmp_path}/new") for part in more]
+        assert main(["--data", str(tmp_path), "--preset", "supervised-lite", "--device", "cpu", *more]) == 2
+        told = capsys.readouterr()
+        assert message in told.out + told.err and "error: " in told.err
+        assert not (tmp_path / "new").exists()
 
     def test_sigterm_saves_and_says_how_to_go_on(self, folder, tmp_path):
         out = tmp_path / "run"

@@ -21,6 +21,7 @@ from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 from trainer.towers.vgg import load_vgg  # noqa: E402
 
 from .small_towers import (  # noqa: E402
+    EXPECTED_WARNINGS,
     RESNET,
     SENTENCES,
     TEXT,
@@ -41,6 +42,8 @@ with warnings.catch_warnings():
     except DependencyError as error:
         pytest.skip(str(error), allow_module_level=True)
 open_clip = pytest.importorskip("open_clip")
+
+pytestmark = EXPECTED_WARNINGS
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +189,7 @@ def test_checkpointing_keeps_less_and_changes_nothing(tmp_path):
     x = planes(2, 1, 64, 64, dtype=torch.float32)
     gradients, kept = [], []
     for checkpoint in (False, True):
-        tower = load_clip(ClipConfig(model, "none", "fp32", checkpoint), SENTENCES, "cpu").tower
+        tower = load_clip(ClipConfig(model, "none", "fp32", checkpoint=checkpoint), SENTENCES, "cpu").tower
         sizes = []
 
         def pack(tensor, sizes=sizes):

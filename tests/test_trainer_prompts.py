@@ -18,7 +18,7 @@ from trainer.towers.clip import load_clip  # noqa: E402
 from trainer.towers.prompts import read_content  # noqa: E402
 from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 
-from .small_towers import SENTENCES, random_model  # noqa: E402
+from .small_towers import EXPECTED_WARNINGS, SENTENCES, random_model  # noqa: E402
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -27,6 +27,8 @@ with warnings.catch_warnings():
     except DependencyError as error:
         pytest.skip(str(error), allow_module_level=True)
 open_clip = pytest.importorskip("open_clip")
+
+pytestmark = EXPECTED_WARNINGS
 
 
 def test_a_list_is_averaged_before_it_is_normalised(tiny_clip):

@@ -21,6 +21,7 @@ from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 from trainer.towers.vgg import load_vgg  # noqa: E402
 
 from .small_towers import (  # noqa: E402
+    EXPECTED_WARNINGS,
     SENTENCES,
     TEXT,
     close,
@@ -39,6 +40,8 @@ with warnings.catch_warnings():
     except DependencyError as error:
         pytest.skip(str(error), allow_module_level=True)
 open_clip = pytest.importorskip("open_clip")
+
+pytestmark = EXPECTED_WARNINGS
 
 
 def test_random_weights_are_seeded_and_leave_torchs_generator_alone(tiny_clip):

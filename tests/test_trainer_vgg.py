@@ -20,6 +20,7 @@ from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 from trainer.towers.vgg import FidelityTower, load_vgg  # noqa: E402
 
 from .small_towers import (  # noqa: E402
+    EXPECTED_WARNINGS,
     close,
     planes,
 )
@@ -31,6 +32,8 @@ with warnings.catch_warnings():
     except DependencyError as error:
         pytest.skip(str(error), allow_module_level=True)
 open_clip = pytest.importorskip("open_clip")
+
+pytestmark = EXPECTED_WARNINGS
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import shlex
 import subprocess
 import sys
@@ -47,19 +48,21 @@ def main(argv: list[str] | None = None) -> int:
     (what was saved before is whole), 2 an error that the message explains."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
-    if args.threads:
-        torch.set_num_threads(args.threads)
     out = args.out or Path("runs") / Path(args.preset).stem
     try:
+        if args.threads is not None:
+            if args.threads < 1:
+                raise InputError(f"--threads is {args.threads}; expected at least 1")
+            torch.set_num_threads(args.threads)
         config = load_config(args.preset, args.set)
-        if not args.resume and (out / "state.pt").exists():
-            raise InputError(f"{out} already holds a run; go on with it by --resume, or take another --out")
+        check_out(out, args.resume)
         with join(args.device) as (ranks, device):
             config = resolve(config, device)
             pairs = load_pairs(args.data, config.data, args.only, least_side(config))
-            batches = make_batches(pairs, config, ranks)
             if ranks.first:
                 print(pairs.report(), flush=True)
+            batches = make_batches(pairs, config, ranks)
+            if ranks.first:
                 print(f"{total_steps(config, batches)} steps, {batches.steps_per_epoch} an epoch", flush=True)
             objective = make_objective(config, device)
             metadata = describe_run(config, args, pairs)
@@ -77,6 +80,22 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; nothing was saved since the last checkpoint, if there is one", file=sys.stderr)
         return 130
     return 0 if complete else 3
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """See to the folder of the run before anything is loaded.
+
+    Raises:
+        InputError: it holds a run already, or there is none to resume, or it cannot be made.
+    """
+    there = (out / "state.pt").exists()
+    if there and not resume:
+        raise InputError(f"{out} already holds a run; go on with it by --resume, or take another --out")
+    if resume and not there:
+        raise InputError(f"nothing to resume: {out / 'state.pt'} does not exist; start the run without --resume")
+    parent = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise InputError(f"--out is {out}; no folder can be made there: {parent} is no folder to write to")
 
 
 def least_side(config: Config) -> int:

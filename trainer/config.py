@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pyldfusion.errors import InputError
+from pyldfusion.generator import VARIANTS
 
 from .supervised.teacher import TeacherConfig
 
@@ -269,7 +270,7 @@ class ValidationConfig:
 
     #: folder of pairs; "" for none.
     data: str = ""
-    #: steps between two evaluations (EN CC SD EI).
+    #: steps between two evaluations (EN CC SD EI VIFF).
     every: int = 500
     #: at most this many pairs are evaluated.
     pairs: int = 16
@@ -302,6 +303,7 @@ class Config:
         for name, value, allowed in (
             ("run.objective", self.run.objective, ("language", "supervised")),
             ("run.precision", self.run.precision, ("auto", "fp32", "bf16", "fp64")),
+            ("network.variant", self.network.variant, tuple(VARIANTS)),
             ("network.initial", self.network.initial, ("authors", "scaled")),
             ("prompts.content_for", self.prompts.content_for, ("objective", "sources")),
             ("data.cache", self.data.cache, ("memory", "disk", "no")),
@@ -316,6 +318,7 @@ class Config:
         for name, number, least in (
             ("run.seed", self.run.seed, 0),
             ("run.steps", self.run.steps, 0),
+            ("run.epochs", self.run.epochs, 0 if self.run.steps else 1),
             ("run.save_every", self.run.save_every, 1),
             ("run.log_every", self.run.log_every, 1),
             ("run.give_up", self.run.give_up, 1),
@@ -324,14 +327,30 @@ class Config:
             ("samples.repeat", self.samples.repeat, 1),
             ("patches.count", self.patches.count, 0),
             ("validation.every", self.validation.every, 1),
+            ("validation.pairs", self.validation.pairs, 1),
+            ("validation.shown", self.validation.shown, 1),
             ("data.workers", self.data.workers, 0),
+            ("data.cache_gb", self.data.cache_gb, 0),
             ("clip.memory_gb", self.clip.memory_gb, 0),
+            ("samples.noise", self.samples.noise, 0),
+            *((f"loss.{name}", weight, 0) for name, weight in vars(self.loss).items()),
+            ("optimiser.rate", self.optimiser.rate, 0),
+            ("optimiser.matrix_rate", self.optimiser.matrix_rate, 0),
+            ("optimiser.clip", self.optimiser.clip, 0),
+            ("optimiser.average", self.optimiser.average, 0),
+            ("schedule.warmup", self.schedule.warmup, -1),
         ):
-            if number < least:
+            if not number >= least:
                 raise ConfigError(f"{name} is {number}; expected at least {least}")
         for name, pair in (("patches.side", self.patches.side), ("patches.scale", self.patches.scale)):
             if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
                 raise ConfigError(f"{name} is {list(pair)}; expected two numbers above 0, the smaller first")
+
+        betas = self.optimiser.betas
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ConfigError(f"optimiser.betas is {list(betas)}; expected two numbers from 0 to below 1")
+        if not self.optimiser.average < 1:
+            raise ConfigError(f"optimiser.average is {self.optimiser.average}; expected a number from 0 to below 1")
 
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -65,9 +65,9 @@ class EpochSamples:
         self.steps_per_epoch = total // self.batch
         if not self.steps_per_epoch:
             raise InputError(
-                f"an epoch is {total} samples ({len(self.pairs)} pairs, samples.repeat {self.config.repeat}, weights "
-                f"{weights.min():g} to {weights.max():g}), less than a batch of {self.batch}; lower samples.batch, or "
-                f"raise samples.repeat to {math.ceil(self.batch / weights.sum())}"
+                f"samples in an epoch: {total} (pairs: {len(self.pairs)}, samples.repeat {self.config.repeat}, "
+                f"weights {weights.min():g} to {weights.max():g}), less than a batch of {self.batch}; lower "
+                f"samples.batch, or raise samples.repeat to {math.ceil(self.batch / weights.sum())}"
             )
         self._order = -1, np.empty(0, np.int64)
 
