@@ -1,6 +1,5 @@
 // The module pyldfusion._cuda: the CUDA kernels for arrays in GPU memory. pyldfusion/cuda.py is its only caller and says
 // what the functions mean. Everything is checked here, by device_call.h's rules; errors are pyldfusion.errors'.
-#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,6 +7,7 @@
 
 #include "adain.h"
 #include "device_call.h"
+#include "device_frames.h"
 #include "entropy.h"
 #include "sample_norm.h"
 
@@ -187,24 +187,6 @@ Pixel pixel_of(const char* name, const DeviceArray& array) {
                               : Pixel::f64;
 }
 
-template <class T>
-using Host = py::array_t<T, py::array::c_style>;
-
-// Numbers that the CPU (a NumPy array, checked by cuda.py) or the GPU (vouched for by the user) holds.
-template <class T>
-const T* anywhere(Call& call, const char* name, const py::object& object, ElementType type, const Shape& shape) {
-  if (py::isinstance<Host<T>>(object)) {
-    const auto host = py::cast<Host<T>>(object);
-    if (Shape(host.shape(), host.shape() + host.ndim()) != shape) raise("InputError", std::string(name) + " has a wrong shape");
-    return static_cast<const T*>(call.upload(host.data(), host.nbytes()));
-  }
-  const DeviceArray& array = call.input(name, object);
-  expect_type(name, array, {type});
-  expect_shape(name, array, shape, "a row for each patch");
-  expect_strides(name, array, c_order(shape), "C order");
-  return static_cast<const T*>(array.data);
-}
-
 py::object entropy(const py::object& pixels, const py::object& boxes, std::int64_t count, const py::object& out,
                    const py::object& stream) {
   Call call(stream, {{"pixels", &pixels}, {"out", &out}});
@@ -241,7 +223,8 @@ py::object entropy_affine(const py::object& planes, const py::object& boxes, con
   const DeviceArray& in = call.input("planes", planes);
   expect_type("planes", in, {kF16, kBf16, kF32});
   expect_axes("planes", in, 3, "[P,H,W]");
-  if (size < 1) raise("InputError", "size is " + std::to_string(size) + "; expected at least 1 pixel");
+  if (size < 1 || size > 1 << 24)
+    raise("InputError", "size is " + std::to_string(size) + "; expected a whole number of pixels from 1 to 16777216");
   EntropyAffineParams p{};
   p.planes = in.data;
   p.type = pixel_of("planes", in);
@@ -384,6 +367,7 @@ PYBIND11_MODULE(_cuda, m) {
   m.def("sample_norm_backward", &sample_norm_backward, py::arg("grad_y"), py::arg("x"), py::arg("gamma"),
         py::arg("beta"), py::arg("eps"), py::arg("relu"), py::arg("offset"), py::arg("std"), py::arg("grad_x"),
         py::arg("grad_gamma"), py::arg("grad_beta"), py::arg("stream"));
+  bind_frames(m);
   m.def("entropy", &entropy, py::arg("pixels"), py::arg("boxes"), py::arg("count"), py::arg("out"), py::arg("stream"));
   m.def("entropy_affine", &entropy_affine, py::arg("planes"), py::arg("boxes"), py::arg("maps"), py::arg("patches"),
         py::arg("size"), py::arg("out"), py::arg("stream"));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cuda_runtime.h>
+#include <pybind11/numpy.h>
 
 #include <algorithm>
 #include <deque>
@@ -115,6 +116,15 @@ class Call {
     return py::cast(std::move(array));
   }
 
+  // An array of the user's to write.
+  DeviceArray& written(const char* name, const py::object& object) {
+    DeviceArray& out = taken(name, object);
+    if (out.read_only) raise("InputError", std::string(name) + " is read-only; expected an array to write to");
+    return out;
+  }
+
+  void result(const py::object& object) { results_.push_back(object); }
+
   // An array to write: `object`, or a new one when it is None. Both have these strides.
   DeviceArray& output(const char* name, const py::object& object, ElementType type, const Shape& shape,
                       const Shape& strides, const char* layout = "C order") {
@@ -131,12 +141,11 @@ class Call {
       results_.push_back(py::cast(made));
       return made;
     }
-    DeviceArray& out = taken(name, object);
-    if (out.read_only) raise("InputError", std::string(name) + " is read-only; expected an array to write to");
+    DeviceArray& out = written(name, object);
     expect_type(name, out, {type});
     expect_shape(name, out, shape, "the shape of the result");
     expect_strides(name, out, strides, layout);
-    results_.push_back(object);
+    result(object);
     return out;
   }
   DeviceArray& output(const char* name, const py::object& object, ElementType type, const Shape& shape) {
@@ -169,6 +178,7 @@ class Call {
     check(status);
     // Arrays that belong to other streams: what comes there next comes after this.
     for (const cudaStream_t other : others_) order(stream_, other);
+    if (results_.empty()) return py::none();
     if (results_.size() == 1) return results_[0];
     py::tuple all(results_.size());
     for (std::size_t i = 0; i < results_.size(); ++i) all[i] = results_[i];
@@ -220,5 +230,23 @@ class Call {
   std::vector<cudaStream_t> others_;
   std::vector<py::object> results_;
 };
+
+template <class T>
+using Host = py::array_t<T, py::array::c_style>;
+
+// Numbers that the CPU (a NumPy array, checked by cuda.py) or the GPU (vouched for by the user) holds.
+template <class T>
+const T* anywhere(Call& call, const char* name, const py::object& object, ElementType type, const Shape& shape) {
+  if (py::isinstance<Host<T>>(object)) {
+    const auto host = py::cast<Host<T>>(object);
+    if (Shape(host.shape(), host.shape() + host.ndim()) != shape) raise("InputError", std::string(name) + " has a wrong shape");
+    return static_cast<const T*>(call.upload(host.data(), host.nbytes()));
+  }
+  const DeviceArray& array = call.input(name, object);
+  expect_type(name, array, {type});
+  expect_shape(name, array, shape, "a row for each patch");
+  expect_strides(name, array, c_order(shape), "C order");
+  return static_cast<const T*>(array.data);
+}
 
 }  // namespace ldf

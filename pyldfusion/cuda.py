@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import CudaError, DeviceError, DtypeError, InputError
-from .kernels import _boxes as checked_boxes
+from .kernels import checked_affine, checked_boxes
 
 if TYPE_CHECKING:
     from ._cuda import DeviceArray
@@ -42,7 +42,11 @@ __all__ = [
     "available",
     "entropy",
     "entropy_affine",
+    "frame_to_plane",
+    "histogram16",
     "instance_norm",
+    "percentiles16",
+    "plane_to_frame",
     "sample_norm",
     "sample_norm_backward",
     "to_device",
@@ -318,14 +322,154 @@ def entropy_affine(
         planes = asarray(planes, stream=stream)
         if planes.ndim != 3:
             raise InputError(f"planes have shape {planes.shape}; expected [P,H,W]")
-        squares = _host("boxes", boxes)
-        if squares.ndim != 2 or squares.shape[1] != 3:
-            raise InputError(f"boxes have shape {squares.shape}; expected [M,3]: left, top, side")
-        checked_boxes(squares[:, [0, 1, 2, 2]], *planes.shape[1:])
-        rows, affine = np.ascontiguousarray(squares), np.array(_host("maps", maps), np.float32, order="C")
-        if affine.shape != (len(rows), 2, 3) or not np.isfinite(affine).all():
-            raise InputError(f"maps have shape {affine.shape}; expected [{len(rows)},2,3] finite numbers, one a box")
+        host = _host("boxes", boxes), _host("maps", maps)
+        rows, affine, size = checked_affine(*host, size, *planes.shape[1:])
     return _module().entropy_affine(planes, rows, affine, rows.shape[0], size, out, stream)
+
+
+# frames
+
+
+def frame_to_plane(
+    frame: Any,
+    format: str = "bgr",
+    *,
+    size: tuple[int, int] | None = None,
+    matrix: Any = None,
+    border: str | float = "replicate",
+    gain: Any = None,
+    full_range: bool = False,
+    dtype: str = "float32",
+    mask: bool = False,
+    out: Any = None,
+    stream: Any = None,
+) -> Any:
+    """A camera's frame as the network takes it: luma, resize or warp, and gain control, in one pass.
+
+    :func:`pyldfusion.kernels.frame_to_plane` on the GPU, the same to the bit.
+
+    Args:
+        frame: [H,W] or [H,W,1] for ``grey``, [H,W,3] for ``bgr`` and ``rgb``, uint8 or uint16; uint8 [H*3/2,W] or a
+            tuple (Y [H,W], UV [H/2,W/2,2]) for ``nv12``; uint8 [H,W,2] for ``yuyv``. Rows and pixels may have gaps
+            (not those of ``nv12`` and ``yuyv``), channels may not.
+        format: "grey", "bgr", "rgb", "nv12" or "yuyv".
+        size: (width, height) of the plane; None takes the frame's, or that of ``out``.
+        matrix: 3x3, from pixels of the plane to pixels of the frame; None resizes where the sizes differ.
+        border: what lies outside the frame: "replicate", or a count.
+        gain: ``(low, high)``, the counts that become 0 and 1; an array in GPU memory, float32 [2], with the same, such
+            as :func:`percentiles16` gives; or a table float32 [256] (uint8) or [65536] (uint16), a NumPy array or one
+            in GPU memory, with the value of each count. None takes the whole range of the format.
+        full_range: whether black and white of ``nv12`` and ``yuyv`` are 0 and 255 in place of 16 and 235.
+        dtype: "float32", "float16", "bfloat16" or "uint8" (0..255) of the plane.
+        mask: also return where the plane's pixels lie on the frame.
+        out: [height, width] of one of these types to write to, any strides.
+
+    Returns:
+        The plane [height, width]; with ``mask`` a pair (plane, uint8 [height, width]: 255 on the frame, 0 elsewhere).
+    """
+    if out is not None and size is None:
+        shape = tuple(out.shape)
+        if len(shape) != 2:
+            raise InputError(f"out has shape {shape}; expected [height,width]")
+    else:
+        shape = None if size is None else _size(size)[::-1]
+    low_high, numbers = _gain(gain)
+    constant = border != "replicate"
+    try:
+        border_value = float(border) if constant else 0.0
+    except (TypeError, ValueError):
+        raise InputError(f"border is {border!r}; expected 'replicate' or a count") from None
+    return _module().frame_to_plane(
+        frame, format, shape, _matrix(matrix), constant, border_value, low_high, numbers, full_range, dtype, mask, out,
+        stream,
+    )  # fmt: skip
+
+
+def plane_to_frame(
+    fused: Any,
+    vis: Any,
+    format: str = "bgr",
+    *,
+    to: str | None = None,
+    full_range: bool = False,
+    cover: Any = None,
+    out: Any = None,
+    stream: Any = None,
+) -> Any:
+    """The fused plane with the visible frame's colour, in one pass.
+
+    :func:`pyldfusion.kernels.plane_to_frame` on the GPU, the same to the bit.
+
+    Args:
+        fused: [H,W], float32, float16 or bfloat16 in [0, 1], or uint8; any strides. NaN reads as 0.
+        vis: the visible frame of the same size, see :func:`frame_to_plane`.
+        format: its format.
+        to: the result's format, any but "yuyv"; None takes ``format``. It is as deep as ``vis``; ``nv12`` is 8-bit.
+        full_range: whether Y, U and V use the full range in place of the video range.
+        cover: uint8 [H,W], how much of the fused luma is taken: 255 all, 0 none.
+        out: a frame to write to, may be ``vis`` itself if the formats agree.
+
+    Returns:
+        The frame: ``out`` if it was given, else [H,W], [H,W,3] or, ``nv12``, [H*3/2,W].
+    """
+    return _module().plane_to_frame(fused, vis, format, to or format, full_range, cover, out, stream)
+
+
+def histogram16(frame: Any, *, out: Any = None, stream: Any = None) -> Any:
+    """How often each value occurs in a 16-bit frame: uint16 [H,W], any strides -> uint32 [65536]."""
+    return _module().histogram16(frame, out, stream)
+
+
+def percentiles16(frame: Any, low: float, high: float, *, out: Any = None, stream: Any = None) -> Any:
+    """Two percentiles of a 16-bit frame as ``numpy.percentile`` (linear) has them, without leaving the GPU.
+
+    Args:
+        frame: uint16 [H,W] of at least one pixel, any strides.
+        low, high: percentages, 0 to 100.
+        out: float32 [2] to write to.
+
+    Returns:
+        float32 [2], which :func:`frame_to_plane` takes as its ``gain``.
+    """
+    return _module().percentiles16(frame, float(low), float(high), out, stream)
+
+
+def _size(size: Any) -> tuple[int, int]:
+    try:
+        width, height = (side.__index__() for side in size)
+    except (AttributeError, TypeError, ValueError):
+        width = height = -1
+    if width < 0 or height < 0:
+        raise InputError(f"size is {size!r}; expected (width, height) in pixels")
+    return width, height
+
+
+def _matrix(matrix: Any) -> list[float] | None:
+    if matrix is None:
+        return None
+    try:
+        given = np.array(matrix, np.float64)
+    except (TypeError, ValueError):
+        given = np.empty(0)
+    if given.shape != (3, 3) or not np.isfinite(given).all():
+        raise InputError(f"matrix is {matrix!r}; expected 3x3 finite numbers, from pixels of the plane to the frame's")
+    numbers: list[float] = given.ravel().tolist()
+    return numbers
+
+
+def _gain(gain: Any) -> tuple[tuple[float, float] | None, Any]:
+    """(low, high) that are known here, or an array."""
+    if isinstance(gain, np.ndarray) and gain.shape != (2,):
+        return None, np.ascontiguousarray(gain)
+    if not isinstance(gain, (tuple, list, np.ndarray)):
+        return None, gain
+    try:
+        low, high = (float(count) for count in gain)
+    except (TypeError, ValueError):
+        low = high = float("nan")
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f"gain is {gain!r}; expected two finite counts (low, high), or a table")
+    return (low, high), None
 
 
 def _host(name: str, value: Any) -> NDArray[Any]:

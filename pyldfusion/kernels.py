@@ -70,7 +70,7 @@ def entropy(
             raise InputError(f"patches are empty: shape {patches.shape}; height and width must be at least 1")
         return _native.entropy(patches, None, thread_count(threads))
     image = checked_array("image", pixels, ("H", "W"), *_PIXELS)
-    return _native.entropy(image, _boxes(boxes, *image.shape), thread_count(threads))
+    return _native.entropy(image, checked_boxes(boxes, *image.shape), thread_count(threads))
 
 
 def entropy_affine(
@@ -104,23 +104,10 @@ def entropy_affine(
             size that is not a whole number from 1.
     """
     planes = checked_array("planes", planes, ("P", "H", "W"), np.float32)
-    squares = checked_array("boxes", boxes, ("M", "3"), np.int32)
-    if squares.shape[1] != 3:
-        raise InputError(f"boxes have shape {squares.shape}; expected [M,3]: left, top, side")
-    checked = _boxes(squares[:, [0, 1, 2, 2]], *planes.shape[1:])[:, :3]
-    if checked[:, 2].max(initial=0) > 2**24:
-        raise InputError(f"boxes are up to {checked[:, 2].max()} pixels wide; expected at most {2**24}")
-    with np.errstate(over="ignore"):
-        maps = checked_array("maps", maps, ("M", "2", "3"), np.float32, np.float64).astype(np.float32)
-    if maps.shape != (len(checked), 2, 3):
-        raise InputError(f"maps have shape {maps.shape}; expected {(len(checked), 2, 3)}, one for each box")
-    if not np.isfinite(maps).all():
-        raise InputError("maps hold NaN or infinity; expected finite numbers")
-    if not hasattr(size, "__index__") or not 1 <= size <= 2**24:
-        raise InputError(f"size is {size!r}; expected a whole number of pixels from 1 to {2**24}")
+    checked, maps, size = checked_affine(boxes, maps, size, *planes.shape[1:])
     if not planes.flags.aligned or any(stride % planes.itemsize for stride in planes.strides):
         planes = planes.copy()
-    return _native.entropy_affine(planes, packed(checked), packed(maps), size.__index__(), thread_count(threads))
+    return _native.entropy_affine(planes, checked, maps, size, thread_count(threads))
 
 
 def adain(
@@ -281,7 +268,28 @@ def cuda_version() -> str:
     return _cuda.version
 
 
-def _boxes(boxes: Any, height: int, width: int) -> NDArray[np.int32]:
+def checked_affine(
+    boxes: Any, maps: Any, size: Any, height: int, width: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32], int]:
+    """Square boxes, maps and size of :func:`entropy_affine` for planes of ``height`` x ``width``, as private copies."""
+    squares = checked_array("boxes", boxes, ("M", "3"), np.int32)
+    if squares.shape[1] != 3:
+        raise InputError(f"boxes have shape {squares.shape}; expected [M,3]: left, top, side")
+    checked = checked_boxes(squares[:, [0, 1, 2, 2]], height, width)[:, :3]
+    if checked[:, 2].max(initial=0) > 2**24:
+        raise InputError(f"boxes are up to {checked[:, 2].max()} pixels wide; expected at most {2**24}")
+    with np.errstate(over="ignore"):
+        maps = checked_array("maps", maps, ("M", "2", "3"), np.float32, np.float64).astype(np.float32)
+    if maps.shape != (len(checked), 2, 3):
+        raise InputError(f"maps have shape {maps.shape}; expected {(len(checked), 2, 3)}, one for each box")
+    if not np.isfinite(maps).all():
+        raise InputError("maps hold NaN or infinity; expected finite numbers")
+    if not hasattr(size, "__index__") or not 1 <= size <= 2**24:
+        raise InputError(f"size is {size!r}; expected a whole number of pixels from 1 to {2**24}")
+    return packed(checked), packed(maps), size.__index__()
+
+
+def checked_boxes(boxes: Any, height: int, width: int) -> NDArray[np.int32]:
     """Boxes as a private copy, so that what was checked is what the kernel reads."""
     checked = checked_array("boxes", boxes, ("N", "4"), np.int32).copy()
     if checked.shape[1] != 4:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -83,3 +84,15 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(pyldfusion, "_cuda", emulated, raising=False)
     monkeypatch.setattr(cuda, "why_not", lambda: "")
     return "cpu"
+
+
+@pytest.fixture
+def emulated_cuda(host_cuda: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """pyldfusion.cuda with the emulated module behind it; the module."""
+    from pyldfusion import cuda
+
+    monkeypatch.setitem(sys.modules, "pyldfusion._cuda", host_cuda)
+    monkeypatch.setattr("pyldfusion._cuda", host_cuda, raising=False)
+    cuda.why_not.cache_clear()
+    yield host_cuda
+    cuda.why_not.cache_clear()

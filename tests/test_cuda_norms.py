@@ -384,9 +384,7 @@ def test_a_constant_plane_is_the_bias(k, kind, layout):
     y, offset, std = k.sample_norm(x, gamma, beta, kind=kind, layout=layout)
     assert_near(y, beta[:, None, None].expand_as(y), kind, tolerance=0)
     assert bool((std == 0).all())
-    grad_x, grad_gamma, _ = k.sample_norm_backward(
-        grad_y, x, offset, std, gamma, beta, kind=kind, layout=layout
-    )
+    grad_x, grad_gamma, _ = k.sample_norm_backward(grad_y, x, offset, std, gamma, beta, kind=kind, layout=layout)
     weighted = grad_y * gamma[:, None, None]  # the deviation's own gradient, undefined at 0, is left out
     assert_near(grad_x, (weighted - weighted.mean((1, 2, 3), keepdim=True)) / EPS, kind, tolerance=1e-5)
     assert bool((grad_gamma == 0).all())

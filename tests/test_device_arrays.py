@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import re
+import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -23,22 +24,13 @@ from . import reference
 CPU, CUDA, PINNED, METAL = 1, 2, 3, 8
 LEGACY, STREAM, OTHER = 1, 0x5000, 0x7000
 
-
-@pytest.fixture(scope="module", autouse=True)
-def emulated(host_cuda):
-    """pyldfusion.cuda with the emulated module behind it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(__import__("sys").modules, "pyldfusion._cuda", host_cuda)
-        patch.setattr("pyldfusion._cuda", host_cuda, raising=False)
-        cuda.why_not.cache_clear()
-        yield host_cuda
-    cuda.why_not.cache_clear()
+pytestmark = pytest.mark.usefixtures("emulated_cuda")
 
 
 @pytest.fixture
-def streams(emulated):
+def streams(emulated_cuda):
     """What streams were told since the last call."""
-    tell = emulated.host.host_cuda_streams
+    tell = emulated_cuda.host.host_cuda_streams
     tell.restype = ctypes.c_char_p
 
     def told() -> list[str]:
@@ -94,7 +86,7 @@ def bits(patches) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda a: a, Producer, interface, cuda.asarray], ids=["numpy", "dlpack", "cai", "own"]
+    "wrap", [lambda a: a, Producer, interface, lambda a: cuda.asarray(a)], ids=["numpy", "dlpack", "cai", "own"]
 )
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 def test_arrays_are_taken_as_they_are(wrap, dtype):
@@ -485,15 +477,12 @@ def test_errors_of_cuda_say_what_failed():
 
 
 def test_a_build_without_cuda_says_so(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyldfusion._cuda", None)
+    monkeypatch.setitem(sys.modules, "pyldfusion._cuda", None)
     monkeypatch.delattr("pyldfusion._cuda")
     cuda.why_not.cache_clear()
-    try:
-        assert not cuda.available()
-        with pytest.raises(DeviceError, match="no CUDA kernels: install it again"):
-            cuda.entropy(noise(1, 2, 2))
-    finally:
-        cuda.why_not.cache_clear()
+    assert not cuda.available()
+    with pytest.raises(DeviceError, match="no CUDA kernels: install it again"):
+        cuda.entropy(noise(1, 2, 2))
 
 
 def test_boxes_from_the_host_are_checked():

@@ -32,17 +32,13 @@ def everywhere(monkeypatch):
 
 
 @pytest.fixture
-def emulated(host_cuda, monkeypatch):
+def emulated(emulated_cuda):
     """The operators' CUDA implementation takes CPU tensors, and the emulated kernels run."""
-    monkeypatch.setitem(__import__("sys").modules, "pyldfusion._cuda", host_cuda)
-    monkeypatch.setattr("pyldfusion._cuda", host_cuda, raising=False)
-    cuda.why_not.cache_clear()
     library = torch.library.Library("pyldfusion", "IMPL")
     for name in torch_ops._SCHEMAS:
         library.impl(name, getattr(torch_ops, f"_{name}_cuda"), "CPU", allow_override=True)
     yield
     library._destroy()  # the CPU's own are back
-    cuda.why_not.cache_clear()
 
 
 def noise(*shape: int, dtype=torch.float64, device="cpu", seed=0, grad=False) -> Tensor:

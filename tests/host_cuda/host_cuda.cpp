@@ -76,6 +76,7 @@ int total = 0;
 jmp_buf home;
 const std::function<void()>* body = nullptr;
 std::string fault, last_fault;
+std::string fail_next;  // what the next launch fails with, if not empty
 
 int order_mode = 2;  // 0 forward, 1 reverse, 2 random
 std::mt19937 generator{1};
@@ -447,6 +448,10 @@ void copy(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from,
 
 cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& thread) {
   const std::lock_guard<std::mutex> lock(launching);
+  if (!fail_next.empty()) {
+    last_fault = std::exchange(fail_next, "");
+    return remember(cudaErrorLaunchFailure);
+  }
   const dim3 g = config.gridDim, b = config.blockDim;
   const std::uint64_t block_threads = static_cast<std::uint64_t>(b.x) * b.y * b.z;
   const auto limit = raised.count(kernel) ? raised[kernel] : attributes[cudaDevAttrMaxSharedMemoryPerBlock];
@@ -537,6 +542,7 @@ void host_cuda_order(int mode, unsigned seed) {
   generator.seed(seed);
 }
 void host_cuda_device(int attribute, int value) { attributes[attribute] = value; }
+void host_cuda_fail_next(const char* why) { fail_next = why; }
 // What streams were told since the last call, a line each: "<stream> waits for <stream>", "free on <stream>", "sync".
 const char* host_cuda_streams() {
   static std::string told;
