@@ -244,6 +244,7 @@ Status launch_entropy(const EntropyParams& p, void* workspace, Stream stream) {
 
 template <class T>
 Status launch_affine(const EntropyAffineParams& p, void* workspace, Stream stream) {
+  if (p.size >= kMostAlong) return {cudaErrorInvalidValue, "entropy of affine boxes", "entropy (patch too large)"};
   return launch_parts("entropy of affine boxes", entropy_affine_kernel<T>, p, p.patches * p.count,
                       std::int64_t{p.size} * p.size, nullptr, workspace, stream);
 }
