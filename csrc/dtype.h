@@ -133,15 +133,29 @@ LDF_HD inline void unpack(const Vector<T>& vector, float (&values)[Vector<T>::kS
   for (int i = 0; i < Vector<T>::kSize; ++i) values[i] = to_float(element(vector, i));
 }
 
+// Two neighbours as a word; GPUs round both in one instruction.
+template <class T>
+LDF_HD inline std::uint32_t pair(float low, float high, T) {
+  return from_float<T>(low).bits | std::uint32_t{from_float<T>(high).bits} << 16;
+}
+#ifdef __CUDA_ARCH__
+__device__ inline std::uint32_t pair(float low, float high, Half) {
+  const __half2 both = __floats2half2_rn(low, high);
+  return __half_as_ushort(__low2half(both)) | std::uint32_t{__half_as_ushort(__high2half(both))} << 16;
+}
+__device__ inline std::uint32_t pair(float low, float high, Bfloat16) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+  return __bfloat16_as_ushort(__low2bfloat16(both)) | std::uint32_t{__bfloat16_as_ushort(__high2bfloat16(both))} << 16;
+}
+#endif
+
 LDF_HD inline Vector<float> pack(const float (&v)[4], float) {
   return {{detail::as_bits(v[0]), detail::as_bits(v[1]), detail::as_bits(v[2]), detail::as_bits(v[3])}};
 }
 template <class T>
 LDF_HD inline Vector<T> pack(const float (&v)[8], T) {
   Vector<T> vector;
-  for (int i = 0; i < 4; ++i) {
-    vector.words[i] = from_float<T>(v[2 * i]).bits | std::uint32_t{from_float<T>(v[2 * i + 1]).bits} << 16;
-  }
+  for (int i = 0; i < 4; ++i) vector.words[i] = pair(v[2 * i], v[2 * i + 1], T{});
   return vector;
 }
 
@@ -152,14 +166,20 @@ LDF_HD int elements_to_alignment(const T* pointer) {
   return static_cast<int>((16 - beyond) % 16 / sizeof(T));
 }
 
-// `pointer` is 16-byte aligned.
+// `pointer` is 16-byte aligned; on a GPU it points to global memory.
 template <class T>
 LDF_HD Vector<T> load_vector(const T* pointer) {
   return *reinterpret_cast<const Vector<T>*>(pointer);
 }
 template <class T>
 LDF_HD void store_vector(T* pointer, const Vector<T>& vector) {
+#ifdef __CUDA_ARCH__
+  // Said outright: of a plain assignment the compiler makes four stores where it merges the branches round it.
+  __stwb(reinterpret_cast<uint4*>(pointer),
+         make_uint4(vector.words[0], vector.words[1], vector.words[2], vector.words[3]));
+#else
   *reinterpret_cast<Vector<T>*>(pointer) = vector;
+#endif
 }
 
 }  // namespace ldf
