@@ -143,7 +143,7 @@ class TestEpochSamples:
 
     def test_less_than_a_batch_is_an_error_that_says_what_to_do(self, folder):
         pairs = load_pairs([folder], crop=64)
-        with pytest.raises(InputError, match=r"is 7 samples \(7 pairs.* batch of 16; .* raise samples.repeat to 3"):
+        with pytest.raises(InputError, match=r"epoch: 7 \(pairs: 7.* batch of 16; .* raise samples\.repeat to 3"):
             EpochSamples(pairs, language("samples.batch=16"))
         assert EpochSamples(pairs, language("samples.batch=16", "samples.repeat=3")).steps_per_epoch == 1
         one = load_pairs([folder], only="c", crop=64)
