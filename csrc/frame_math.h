@@ -9,6 +9,10 @@
 #include "dtype.h"
 #include "frame.h"
 
+#if defined(__SSE__) && !defined(__CUDACC__)
+#include <xmmintrin.h>
+#endif
+
 namespace ldf {
 
 LDF_HD inline float product(float a, float b) {
@@ -58,8 +62,13 @@ LDF_HD inline void store(char* at, T value) {
 
 // NaN becomes `low`.
 LDF_HD inline float clipped(float value, float low, float high) {
+#if defined(__SSE__) && !defined(__CUDACC__)
+  // The same without jumps: where pictures clip here and there, GCC's cost a misprediction each.
+  return _mm_cvtss_f32(_mm_min_ss(_mm_max_ss(_mm_set_ss(value), _mm_set_ss(low)), _mm_set_ss(high)));
+#else
   value = value > low ? value : low;
   return value < high ? value : high;
+#endif
 }
 
 // The nearest whole number of 0 <= value < 2^22, halves to even: there floats of 2^23 and up have no fraction.
