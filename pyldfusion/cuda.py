@@ -279,6 +279,7 @@ def entropy(pixels: Any, boxes: Any = None, *, trust_boxes: bool = False, out: A
     """
     if boxes is None:
         return _module().entropy(pixels, None, 0, out, stream)
+    rows: Any
     if trust_boxes:
         rows = asarray(boxes, stream=stream)
     else:
@@ -316,6 +317,8 @@ def entropy_affine(
     Returns:
         float64 [M,P].
     """
+    rows: Any
+    affine: Any
     if trust_boxes:
         rows, affine = asarray(boxes, stream=stream), asarray(maps, stream=stream)
     else:
@@ -367,12 +370,11 @@ def frame_to_plane(
     Returns:
         The plane [height, width]; with ``mask`` a pair (plane, uint8 [height, width]: 255 on the frame, 0 elsewhere).
     """
+    shape: Any = None if size is None else _size(size)[::-1]
     if out is not None and size is None:
         shape = tuple(out.shape)
         if len(shape) != 2:
             raise InputError(f"out has shape {shape}; expected [height,width]")
-    else:
-        shape = None if size is None else _size(size)[::-1]
     low_high, numbers = _gain(gain)
     constant = border != "replicate"
     try:

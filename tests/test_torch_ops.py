@@ -17,7 +17,7 @@ from pyldfusion import cuda, torch_ops
 from pyldfusion.errors import DtypeError, InputError
 from pyldfusion.generator import NORM_EPS, Generator
 from trainer import entropy as trainer_entropy
-from trainer.initialise import initialise
+from trainer.start.initialise import initialise
 
 needs_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and cuda.available()), reason="no GPU with kernels here")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
