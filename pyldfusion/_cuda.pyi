@@ -1,4 +1,4 @@
-"""What csrc/cuda_bindings.cpp offers, in builds with CUDA: call it through pyldfusion.cuda, which says what it means."""
+"""What csrc/cuda_bindings.cpp offers, in builds with CUDA. pyldfusion.cuda calls it and says what it means."""
 
 from typing import Any
 

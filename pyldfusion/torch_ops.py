@@ -12,6 +12,7 @@ float32 for every 16-bit input (float64 for float64, which the CPU alone takes).
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -183,28 +184,13 @@ def _plane(values: Tensor) -> Tensor:
     return values[:, :, None, None]
 
 
-# What the operators are. `offset` is a mean minus the first value of what it is the mean of: a float mean far above
+# What the operators compute. `offset` is a mean minus the first value of what it is the mean of: a float mean far above
 # the spread would lose the spread's digits. Gradients that nobody can ask for are empty.
-
-_SCHEMAS = {
-    "adain": "(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, float eps, bool relu)"
-    " -> (Tensor y, Tensor offset, Tensor rstd)",
-    "adain_backward": "(Tensor grad_y, Tensor x, Tensor? weight, Tensor? bias, Tensor offset, Tensor rstd, bool relu)"
-    " -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
-    "sample_norm": "(Tensor x, Tensor gamma, Tensor beta, float eps, bool relu)"
-    " -> (Tensor y, Tensor offset, Tensor std)",
-    "sample_norm_backward": "(Tensor grad_y, Tensor x, Tensor gamma, Tensor beta, Tensor offset, Tensor std, float eps,"
-    " bool relu) -> (Tensor grad_x, Tensor grad_gamma, Tensor grad_beta)",
-    "patch_entropy": "(Tensor patches) -> Tensor",
-}
-for _name, _schema in _SCHEMAS.items():
-    torch.library.define(f"pyldfusion::{_name}", _schema, tags=torch.Tag.pt2_compliant_tag)
 
 
 # on the CPU
 
 
-@torch.library.impl("pyldfusion::adain", "cpu")
 def _adain_cpu(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -223,7 +209,6 @@ def _adain_cpu(
     return y.to(x.dtype).contiguous(memory_format=_format(x)), offset, rstd
 
 
-@torch.library.impl("pyldfusion::adain_backward", "cpu")
 def _adain_backward_cpu(
     grad_y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, offset: Tensor, rstd: Tensor, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -241,7 +226,6 @@ def _adain_backward_cpu(
     return grad_x, (g * normed).sum((2, 3)), g.sum((2, 3))
 
 
-@torch.library.impl("pyldfusion::sample_norm", "cpu")
 def _sample_norm_cpu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
     shifted = x.to(_statistics(x))
     shifted = shifted - shifted[:, :1, :1, :1]
@@ -254,7 +238,6 @@ def _sample_norm_cpu(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, relu: b
     return y.to(x.dtype).contiguous(memory_format=_format(x)), offset, std
 
 
-@torch.library.impl("pyldfusion::sample_norm_backward", "cpu")
 def _sample_norm_backward_cpu(
     grad_y: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, offset: Tensor, std: Tensor, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -271,7 +254,6 @@ def _sample_norm_backward_cpu(
     return grad_x, (g * normed).sum((0, 2, 3)), g.sum((0, 2, 3))
 
 
-@torch.library.impl("pyldfusion::patch_entropy", "cpu")
 def _patch_entropy_cpu(patches: Tensor) -> Tensor:
     if patches.is_floating_point():
         patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
@@ -293,7 +275,6 @@ def _stream(tensor: Tensor) -> int | None:
     return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.is_cuda else None
 
 
-@torch.library.impl("pyldfusion::adain", "cuda")
 def _adain_cuda(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -309,7 +290,6 @@ def _adain_cuda(
     return results
 
 
-@torch.library.impl("pyldfusion::adain_backward", "cuda")
 def _adain_backward_cuda(
     grad_y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, offset: Tensor, rstd: Tensor, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -325,7 +305,6 @@ def _adain_backward_cuda(
     return results
 
 
-@torch.library.impl("pyldfusion::sample_norm", "cuda")
 def _sample_norm_cuda(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
     x, gamma, beta = x.contiguous(memory_format=_format(x)), gamma.contiguous(), beta.contiguous()
     results = _sample_norm_fake(x, gamma, beta, eps, relu)
@@ -334,7 +313,6 @@ def _sample_norm_cuda(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, relu: 
     return results
 
 
-@torch.library.impl("pyldfusion::sample_norm_backward", "cuda")
 def _sample_norm_backward_cuda(
     grad_y: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, offset: Tensor, std: Tensor, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -349,7 +327,6 @@ def _sample_norm_backward_cuda(
     return results
 
 
-@torch.library.impl("pyldfusion::patch_entropy", "cuda")
 def _patch_entropy_cuda(patches: Tensor) -> Tensor:
     bits = _patch_entropy_fake(patches)
     cuda.entropy(_array(patches), out=_array(bits), stream=_stream(patches))
@@ -363,7 +340,6 @@ def _as(tensor: Tensor | None, dense: torch.memory_format = torch.contiguous_for
 # shapes, for torch.compile; also where the results on a GPU go
 
 
-@torch.library.register_fake("pyldfusion::adain")
 def _adain_fake(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -371,7 +347,6 @@ def _adain_fake(
     return y, x.new_empty(x.shape[:2], dtype=_statistics(x)), x.new_empty(x.shape[:2], dtype=_statistics(x))
 
 
-@torch.library.register_fake("pyldfusion::adain_backward")
 def _adain_backward_fake(
     grad_y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, offset: Tensor, rstd: Tensor, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -379,20 +354,17 @@ def _adain_backward_fake(
     return torch.empty_like(x, memory_format=_format(x)), offset.new_empty(shape), offset.new_empty(shape)
 
 
-@torch.library.register_fake("pyldfusion::sample_norm")
 def _sample_norm_fake(x: Tensor, gamma: Tensor, beta: Tensor, eps: float, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
     y = torch.empty_like(x, memory_format=_format(x))
     return y, x.new_empty(x.shape[:1], dtype=_statistics(x)), x.new_empty(x.shape[:1], dtype=_statistics(x))
 
 
-@torch.library.register_fake("pyldfusion::sample_norm_backward")
 def _sample_norm_backward_fake(
     grad_y: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, offset: Tensor, std: Tensor, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x, memory_format=_format(x)), torch.empty_like(gamma), torch.empty_like(gamma)
 
 
-@torch.library.register_fake("pyldfusion::patch_entropy")
 def _patch_entropy_fake(patches: Tensor) -> Tensor:
     return patches.new_empty(patches.shape[:1], dtype=torch.float64)
 
@@ -432,6 +404,48 @@ def _no_second_gradient(ctx: Any, *_: Tensor) -> None:
     )
 
 
+# the operators, as torch knows them
+
+_OPERATORS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any], Callable[..., Any]]] = {
+    "adain": (
+        "(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, float eps, bool relu)"
+        " -> (Tensor y, Tensor offset, Tensor rstd)",
+        _adain_cpu,
+        _adain_cuda,
+        _adain_fake,
+    ),
+    "adain_backward": (
+        "(Tensor grad_y, Tensor x, Tensor? weight, Tensor? bias, Tensor offset, Tensor rstd, bool relu)"
+        " -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+        _adain_backward_cpu,
+        _adain_backward_cuda,
+        _adain_backward_fake,
+    ),
+    "sample_norm": (
+        "(Tensor x, Tensor gamma, Tensor beta, float eps, bool relu) -> (Tensor y, Tensor offset, Tensor std)",
+        _sample_norm_cpu,
+        _sample_norm_cuda,
+        _sample_norm_fake,
+    ),
+    "sample_norm_backward": (
+        "(Tensor grad_y, Tensor x, Tensor gamma, Tensor beta, Tensor offset, Tensor std, float eps,"
+        " bool relu) -> (Tensor grad_x, Tensor grad_gamma, Tensor grad_beta)",
+        _sample_norm_backward_cpu,
+        _sample_norm_backward_cuda,
+        _sample_norm_backward_fake,
+    ),
+    "patch_entropy": (
+        "(Tensor patches) -> Tensor",
+        _patch_entropy_cpu,
+        _patch_entropy_cuda,
+        _patch_entropy_fake,
+    ),
+}
+for _name, (_schema, _cpu, _cuda, _fake) in _OPERATORS.items():
+    torch.library.define(f"pyldfusion::{_name}", _schema, tags=torch.Tag.pt2_compliant_tag)
+    torch.library.impl(f"pyldfusion::{_name}", "cpu", _cpu)
+    torch.library.impl(f"pyldfusion::{_name}", "cuda", _cuda)
+    torch.library.register_fake(f"pyldfusion::{_name}", _fake)
 torch.library.register_autograd("pyldfusion::adain", _adain_gradients, setup_context=_adain_context)
 torch.library.register_autograd("pyldfusion::sample_norm", _sample_norm_gradients, setup_context=_sample_norm_context)
 for _name in ("adain_backward", "sample_norm_backward"):
