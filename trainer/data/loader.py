@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -84,7 +86,14 @@ def _as_it_is(item: Any) -> Any:
 def _begin(worker: int) -> None:
     # 0 and not 1: OpenCV would stop its threads, which did not come along in the fork, and wait for ever
     cv2.setNumThreads(0)
+    sys.excepthook = _but_for_a_lost_line
     threading.Thread(target=_leave_when_told, daemon=True).start()
+
+
+def _but_for_a_lost_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python's own, but silent of a main process that was interrupted just as it took a batch from this worker."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _leave_when_told() -> None:
