@@ -146,7 +146,11 @@ def test_the_authors_side_computes_what_ours_does():
 @pytest.mark.skipif(bool(host_cuda.missing()), reason=host_cuda.missing())
 def test_the_bench_runs_on_the_cpu_and_keeps_its_figures_away():
     before = sorted(RESULTS.iterdir())
-    for only, expected in (("adain", "kernels: AdaIN backward"), ("fuse", "fuse: 48x32 ours fp32, stream of frames")):
+    for only, expected in (
+        ("adain", "kernels: AdaIN backward"),
+        ("frames", "frames: percentiles"),
+        ("fuse", "fuse: 48x32 ours fp32, stream of frames"),
+    ):
         command = [sys.executable, "-m", "benchmarks", "gpu", "bench", "--device", "cpu", "--quick", "--only", only]
         done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr

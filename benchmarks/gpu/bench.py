@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import checks, entropy, fuse, norms
+from . import checks, entropy, frames, fuse, norms
 from .clock import Clock
 from .results import Results
 
@@ -50,6 +50,7 @@ def run(results: Results, deadline: Deadline, options: argparse.Namespace) -> bo
         "adain": norms.adain,
         "sample norm": norms.sample_norm,
         "entropy": entropy.entropy,
+        "frames": frames.frames,
         "fuse": fuse.fuse,
         "train": train,
     }

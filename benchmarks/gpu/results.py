@@ -51,6 +51,10 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             ("times_torch", "x torch", ".1f"),
         ),
     ),
+    "frames": (
+        "Passes round the network (each frame and plane counted once, against the copy bandwidth)",
+        (("us", "µs", ".1f"), ("gb_s", "GB/s", ".0f"), ("of_copy", "of copy", ".0%")),
+    ),
     "fuse": (
         "Frames to frames, full network (floor: each convolution's arithmetic or its bytes, at the measured rates)",
         (
