@@ -248,7 +248,7 @@ py::object entropy_affine(const py::object& planes, const py::object& boxes, con
 
 DeviceArray wrap(std::uintptr_t pointer, const std::string& dtype, const Shape& shape,
                  const std::optional<Shape>& strides, int device, bool read_only, const py::object& stream,
-                 const py::object& owner) {
+                 const py::object& owner, bool trusted) {
   DeviceArray array;
   array.type = element_type(dtype);
   for (const std::int64_t side : shape)
@@ -259,7 +259,7 @@ DeviceArray wrap(std::uintptr_t pointer, const std::string& dtype, const Shape& 
     raise("InputError", "strides are " + text(array.strides) + " for shape " + text(shape) + "; expected one for each axis");
   array.data = reinterpret_cast<void*>(pointer);
   array.device = device;
-  if (array.size() > 0) check_pointer("pointer", array.data, &array.device);
+  if (array.size() > 0 && !trusted) check_pointer("pointer", array.data, &array.device);
   array.read_only = read_only;
   array.stream = stream_of(stream);
   array.owner = keep(owner);
@@ -328,12 +328,13 @@ PYBIND11_MODULE(_cuda, m) {
   py::class_<DeviceArray>(m, "DeviceArray",
                           "An array in GPU memory. torch.from_dlpack and cupy.from_dlpack take it without a copy.\n\n"
                           "DeviceArray(pointer, dtype, shape, strides=None, device=0, *, read_only=False, stream=None, "
-                          "owner=None)\nwraps memory of yours: strides in elements; stream: where it is worked on, "
-                          "None when you keep\nthe order; owner: kept alive with it.",
+                          "owner=None, trusted=False)\nwraps memory of yours: strides in elements; stream: where it is "
+                          "worked on, None when you keep\nthe order; owner: kept alive with it; trusted: the driver is "
+                          "not asked what the pointer is.",
                           py::module_local())
       .def(py::init(&wrap), py::arg("pointer"), py::arg("dtype"), py::arg("shape"), py::arg("strides") = py::none(),
            py::arg("device") = 0, py::kw_only(), py::arg("read_only") = false, py::arg("stream") = py::none(),
-           py::arg("owner") = py::none())
+           py::arg("owner") = py::none(), py::arg("trusted") = false)
       .def_property_readonly("shape", [](const DeviceArray& a) { return tuple_of(a.shape); })
       .def_property_readonly("strides", [](const DeviceArray& a) { return tuple_of(a.strides); }, "In elements.")
       .def_property_readonly("dtype", [](const DeviceArray& a) { return a.type.name(); }, "The name, \"float32\".")

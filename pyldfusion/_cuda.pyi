@@ -16,6 +16,7 @@ class DeviceArray:
         read_only: bool = False,
         stream: Any = None,
         owner: object = None,
+        trusted: bool = False,
     ) -> None: ...
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -268,7 +268,7 @@ def _array(tensor: Tensor | None) -> Any:
     if tensor is None:
         return None
     dtype, device = _NAMES[tensor.dtype], tensor.device.index or 0
-    return cuda.DeviceArray(tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride(), device)
+    return cuda.DeviceArray(tensor.data_ptr(), dtype, tuple(tensor.shape), tensor.stride(), device, trusted=True)
 
 
 def _stream(tensor: Tensor) -> int | None:
