@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from pyldfusion import hardware
-from pyldfusion.engines.base import PREFERENCE, installed
+from pyldfusion.engines.base import available
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PYLDFUSION_SHARED", ROOT.parent / "shared"))
@@ -40,11 +40,7 @@ Fuse = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def engines() -> list[str]:
     """What can run here, as the engine strings of ``Fuser``."""
-    return [
-        f"{name}:{precision}"
-        for name, precision in PREFERENCE
-        if installed(name) and (precision != "bf16" or hardware.native_bf16())
-    ]
+    return [f"{name}:{precision}" for name, precision, _ in available(device="cpu")]
 
 
 def authors_network(model: str) -> Any:
@@ -88,7 +84,7 @@ def contender(name: str, model: str, threads: int) -> Fuse:
         return authors_fuse(model, threads)
     from pyldfusion import Fuser
 
-    return Fuser(model, engine=name, threads=threads).fuse
+    return Fuser(model, "cpu", name, threads=threads).fuse
 
 
 def peak_memory() -> float:

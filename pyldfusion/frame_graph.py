@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .generator import Generator
 from .image import LUMA_BGR
 
 __all__ = ["FrameGraph"]
@@ -21,12 +20,13 @@ class FrameGraph(nn.Module):
     """uint8 frames in, uint8 frames out.
 
     Args:
-        generator: the network; used as it is, not copied.
+        generator: the network (:class:`~pyldfusion.generator.Generator`, or in another precision
+            :class:`~pyldfusion.rewrites.InPrecision`); used as it is, not copied.
     """
 
     luma: Tensor
 
-    def __init__(self, generator: Generator) -> None:
+    def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         self.generator = generator
         self.register_buffer("luma", torch.tensor(LUMA_BGR), persistent=False)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import operator
 import os
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .artefact import BUNDLED, Artefact, open_artefact
-from .engines.base import Engine, cuda_usable, open_engine
+from .engines.base import Engine, PipelinedEngine, cuda_usable, open_engine
 from .errors import EngineError, InputError
-from .image import MIN_SIDE, Visible, check_color, check_out, check_pair, infrared_to_8bit, is_palette
+from .image import MIN_SIDE, Visible, check_color, check_out, check_pair, infrared_to_8bit, is_on_gpu, is_palette
 from .thermal import check_range
 
 __all__ = ["Fuser"]
+
+#: Frames as the network sees them: infrared uint8 [H,W], and the visible one with its way back.
+Pair = tuple[NDArray[np.uint8], Visible]
 
 _log = logging.getLogger("pyldfusion")
 
@@ -35,7 +40,7 @@ class Fuser:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None takes a usable GPU, else the CPU.
         engine: ``"openvino"``, ``"onnxruntime"``, ``"torch"``, or with a precision as ``"openvino:fp32"``; None takes
             the fastest that is installed.
-        precision: ``"fp32"`` or ``"bf16"``; None takes the fastest that the machine has natively.
+        precision: ``"fp32"``, ``"bf16"``, or on a GPU ``"fp16"``; None takes the fastest that the device has natively.
         threads: CPU threads; None takes the physical cores that this process may use.
         color: ``"bgr"`` as OpenCV reads pictures, or ``"rgb"``: the order of channels in frames, in and out.
         thermal: ``(low, high)``: the counts of a uint16 infrared camera that become black and white. None scales
@@ -47,8 +52,9 @@ class Fuser:
         DependencyError: the engine that was asked for is not installed.
         DeviceError: the device or precision that was asked for is not on this machine.
 
-    One Fuser may be used from several threads: calls into the engine take turns. After ``os.fork`` it must not be
-    used in the child, whose copy of the engine has lost its threads: make a new one there (an error says so).
+    One Fuser may be used from several threads: calls into the engine take turns, and on a GPU the frames of several
+    threads overlap as those of :meth:`fuse_stream` do. After ``os.fork`` it must not be used in the child, whose copy
+    of the engine has lost its threads: make a new one there (an error says so).
 
     Example:
         >>> with Fuser() as fuser:
@@ -138,11 +144,19 @@ class Fuser:
         Raises:
             InputError, DtypeError: an argument that cannot be used, by name, with what came and what is expected.
             EngineError: the runtime failed, or the Fuser was closed.
+
+        On a GPU, ``ir`` and ``vis`` (and ``out``) may be arrays of that GPU: torch tensors, CuPy arrays, whatever has
+        ``__dlpack__`` or ``__cuda_array_interface__``. The result is then a torch tensor there, which has both too;
+        nothing is copied to the host and nothing waited for: work is ordered with torch's current stream, as any
+        operation of torch. Values are not looked at, so floats are clipped to [0, 1] instead of checked (NaN is 0),
+        and a palette is not warned of.
         """
+        if is_on_gpu(ir) or is_on_gpu(vis):
+            return self._fuse_on_gpu(ir, vis, out, color, thermal)
         pair = self._prepare(ir, vis, color, thermal)
         if out is not None:
             check_out(out, vis)
-        fused = pair[1].restore(self._run(pair[0][None, ..., None], pair[1].frame[None])[0])
+        fused = pair[1].restore(self._submit([pair])()[0])
         if out is None:
             return fused.astype(vis.dtype, copy=False)  # vis may have the other byte order
         np.copyto(out, fused)
@@ -174,22 +188,47 @@ class Fuser:
         irs, viss = _frames("irs", irs), _frames("viss", viss)
         if not irs or len(irs) != len(viss):
             raise InputError(f"irs has {len(irs)} frames and viss has {len(viss)}; expected equally many, at least one")
-        batch = self._open().batch
-        results: list[NDArray[Any]] = []
-        for start in range(0, len(irs), batch):
-            pairs = []
-            for index in range(start, min(start + batch, len(irs))):
-                pairs.append(self._prepare(irs[index], viss[index], color, thermal))
-                kind = viss[index].shape, viss[index].dtype
-                if kind != (viss[0].shape, viss[0].dtype):
+
+        def pairs() -> Iterator[Pair]:
+            for index, (ir, vis) in enumerate(zip(irs, viss, strict=True)):
+                pair = self._prepare(ir, vis, color, thermal)
+                if (vis.shape, vis.dtype) != (viss[0].shape, viss[0].dtype):
                     raise InputError(
-                        f"viss[{index}] is {kind[1]} {kind[0]}; expected {viss[0].dtype} {viss[0].shape}, as viss[0] is"
+                        f"viss[{index}] is {vis.dtype} {vis.shape}; expected {viss[0].dtype} {viss[0].shape}, as "
+                        "viss[0] is"
                     )
-            fused = self._run(
-                np.stack([ir for ir, _ in pairs])[..., None], np.stack([visible.frame for _, visible in pairs])
-            )
-            results += [visible.restore(frame) for (_, visible), frame in zip(pairs, fused, strict=True)]
-        return np.stack(results).astype(viss[0].dtype, copy=False)
+                yield pair
+
+        fused = list(self._pipeline(pairs(), self._open().batch))
+        return np.stack(fused).astype(viss[0].dtype, copy=False)
+
+    def fuse_stream(
+        self,
+        pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]],
+        *,
+        color: str | None = None,
+        thermal: Sequence[float] | None = None,
+    ) -> Iterator[NDArray[Any]]:
+        """Fuse pair after pair of a video or a camera.
+
+        What :meth:`fuse` gives for each, in order. On a GPU up to three pairs are under way at once: while one is
+        computed, the next goes up and the one before comes down. So a frame comes out when the second pair after it
+        has gone in, or ``pairs`` has ended; for the least delay instead of the most frames a second take :meth:`fuse`.
+        On a CPU every frame comes out before the next pair is asked for.
+
+        Args:
+            pairs: (ir, vis), each as :meth:`fuse` takes them, sizes and dtypes may change. Arrays must not be written
+                to before their fused frame is out.
+            color: as in :meth:`fuse`.
+            thermal: as in :meth:`fuse`.
+
+        Yields:
+            The fused frames; each is the caller's own.
+
+        Raises:
+            InputError, DtypeError, EngineError: as :meth:`fuse`, when the pair is reached.
+        """
+        return self._pipeline((self._prepare(ir, vis, color, thermal) for ir, vis in pairs), 1)
 
     def warmup(self, size: tuple[int, int] = (640, 480), batch: int = 1) -> None:
         """Get ready for frames of ``size``: engines compile and allocate at the first frame of a size.
@@ -213,7 +252,8 @@ class Fuser:
             )
         ir = np.zeros((height, width), np.uint8)
         vis = np.zeros((height, width, 3), np.uint8)
-        self.fuse_batch([ir] * batch, [vis] * batch)
+        for _ in range(2 if self._open().depth > 1 else 1):  # a GPU's graphs are recorded the second time
+            self.fuse_batch([ir] * batch, [vis] * batch)
 
     def close(self) -> None:
         """Give the model's memory back. Frames that are being fused in other threads are finished first."""
@@ -234,10 +274,8 @@ class Fuser:
         state = "closed" if self._engine is None else f"{self._engine.name}:{self._engine.precision}"
         return f"<Fuser {self._info['model']} {state}>"
 
-    def _prepare(
-        self, ir: Any, vis: Any, color: str | None, thermal: Sequence[float] | None
-    ) -> tuple[NDArray[np.uint8], Visible]:
-        """Both frames as the network sees them: uint8 [H,W], and the visible one with its way back."""
+    def _prepare(self, ir: Any, vis: Any, color: str | None, thermal: Sequence[float] | None) -> Pair:
+        """Both frames as the network sees them."""
         color = self._color if color is None else check_color(color)
         counts = self._thermal if thermal is None else check_range(thermal)
         ir, vis = check_pair(ir, vis)
@@ -259,10 +297,47 @@ class Fuser:
             raise EngineError("this Fuser was made before a fork, which its engine does not survive; make a new one")
         return self._engine
 
-    def _run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _pipeline(self, pairs: Iterable[Pair], batch: int) -> Iterator[NDArray[Any]]:
+        """The fused frames of pairs, ``batch`` of them at a time; as many batches under way as the engine takes."""
+        under_way: deque[tuple[list[Pair], Callable[[], NDArray[np.uint8]]]] = deque()
+        depth = self._open().depth
+        pairs = iter(pairs)
+        while (taken := list(itertools.islice(pairs, batch))) or under_way:
+            if taken:
+                under_way.append((taken, self._submit(taken)))
+                if len(under_way) < depth:
+                    continue
+            done, fused = under_way.popleft()
+            for (_, visible), frame in zip(done, fused(), strict=True):
+                yield visible.restore(frame)
+
+    def _submit(self, pairs: Sequence[Pair]) -> Callable[[], NDArray[np.uint8]]:
+        """Begin to fuse pairs of one size; what is returned waits for the frames [N,H,W,3]."""
         self._open()
+        if len(pairs) == 1:
+            ir, vis = pairs[0][0][None, ..., None], pairs[0][1].frame[None]
+        else:
+            ir = np.stack([ir for ir, _ in pairs])[..., None]
+            vis = np.stack([visible.frame for _, visible in pairs])
         with self._lock:
-            return self._open().run(ir, vis)
+            engine = self._open()
+            if engine.depth > 1:
+                return cast(PipelinedEngine, engine).submit(ir, vis)
+            fused = engine.run(ir, vis)
+        return lambda: fused
+
+    def _fuse_on_gpu(self, ir: Any, vis: Any, out: Any, color: str | None, thermal: Sequence[float] | None) -> Any:
+        color = self._color if color is None else check_color(color)
+        counts = self._thermal if thermal is None else check_range(thermal)
+        if self._open().depth == 1:
+            name, frame = ("ir", ir) if is_on_gpu(ir) else ("vis", vis)
+            raise InputError(
+                f"{name} is a {type(frame).__name__} on a GPU, and this Fuser computes on the CPU; copy it to a NumPy "
+                "array, or open the Fuser with device='cuda'"
+            )
+        with self._lock:
+            fused = cast(PipelinedEngine, self._open()).fuse_arrays(ir, vis, out, color, counts)
+        return fused if out is None else out
 
 
 def _frames(name: str, frames: Any) -> list[Any]:

@@ -8,13 +8,16 @@ import re
 from functools import cache
 from pathlib import Path
 
-__all__ = ["cores", "cuda_devices", "native_bf16"]
+__all__ = ["cores", "cuda_capability", "cuda_devices", "native_bf16"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 #: x86 instructions that multiply bfloat16 numbers; without them engines emulate it, more slowly than float32.
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+
+#: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the driver's API.
+_CAPABILITY = (75, 76)
 
 
 def cores() -> int:
@@ -52,12 +55,33 @@ def native_bf16() -> bool:
 @cache
 def cuda_devices() -> int:
     """Number of NVIDIA GPUs that the driver reports (``CUDA_VISIBLE_DEVICES`` applies); 0 without a driver."""
+    driver = _driver()
+    count = ctypes.c_int(0)
+    return count.value if driver is not None and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+@cache
+def cuda_capability(index: int) -> tuple[int, int]:
+    """Compute capability of a GPU, such as (9, 0); (0, 0) where the driver does not tell."""
+    driver = _driver()
+    device, value = ctypes.c_int(0), ctypes.c_int(0)
+    if driver is None or driver.cuDeviceGet(ctypes.byref(device), index) != 0:
+        return 0, 0
+    found = []
+    for attribute in _CAPABILITY:
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device) != 0:
+            return 0, 0
+        found.append(value.value)
+    return found[0], found[1]
+
+
+def _driver() -> ctypes.CDLL | None:
+    """NVIDIA's driver library, initialised, if it is here and has a GPU."""
     for library in ("libcuda.so.1", "libcuda.so", "nvcuda.dll"):
         try:
             driver = ctypes.CDLL(library)
         except OSError:
             continue
-        count = ctypes.c_int(0)
-        if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
-            return count.value
-    return 0
+        if driver.cuInit(0) == 0:
+            return driver
+    return None

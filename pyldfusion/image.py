@@ -16,7 +16,17 @@ from .errors import DtypeError, InputError
 from .kernels import add_luma, scale16
 from .thermal import to_8bit
 
-__all__ = ["COLORS", "MIN_SIDE", "Visible", "check_color", "check_out", "check_pair", "infrared_to_8bit", "is_palette"]
+__all__ = [
+    "COLORS",
+    "MIN_SIDE",
+    "Visible",
+    "check_color",
+    "check_out",
+    "check_pair",
+    "infrared_to_8bit",
+    "is_on_gpu",
+    "is_palette",
+]
 
 #: The order of colour channels in a frame: OpenCV's, and everybody else's.
 COLORS = ("bgr", "rgb")
@@ -26,6 +36,8 @@ MIN_SIDE = 16
 LUMA_BGR = (0.114, 0.587, 0.299)
 #: By how much a float may leave [0, 1]: the rounding of a weighted sum of channels.
 _SLACK = 1e-5
+#: kDLCUDA and kDLCUDAManaged of DLPack.
+_DLPACK_CUDA = (2, 13)
 
 
 def check_color(color: str) -> str:
@@ -79,6 +91,18 @@ def _check_frame(name: str, frame: Any) -> NDArray[Any]:
         if not (low >= -_SLACK and high <= 1 + _SLACK):  # false for NaN too
             raise InputError(f"{name} has values from {low:g} to {high:g}; expected floats in [0, 1] and no NaN")
     return np.asarray(frame, dtype.newbyteorder("="))
+
+
+def is_on_gpu(frame: Any) -> bool:
+    """Whether ``frame`` is an array in the memory of an NVIDIA GPU, as it says itself."""
+    if isinstance(frame, np.ndarray):
+        return False
+    if hasattr(frame, "__cuda_array_interface__"):
+        return True
+    try:
+        return frame.__dlpack_device__()[0] in _DLPACK_CUDA
+    except Exception:  # it has no such method, or one that does not work: no array of a GPU
+        return False
 
 
 def check_out(out: Any, vis: NDArray[Any]) -> None:

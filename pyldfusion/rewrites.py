@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .generator import ContentEncoder, Generator, StyleFusion
 
-__all__ = ["BlockConv", "for_inference"]
+__all__ = ["BlockConv", "InPrecision", "for_inference"]
 
 
 def for_inference(generator: Generator) -> Generator:
@@ -73,11 +73,53 @@ class BlockConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,H,W] -> [N,1,H',W'] with H' and W' multiples of 4, at least H - 10 and W - 10."""
-        channels = x.shape[1]
-        size = self.kernel + self.BLOCK - 1
-        # constants all of it: runtimes fold this when they load the graph, and the file keeps the 49 original taps
-        weight = F.pad(self.weight.view(channels, -1), (0, 1)).index_select(1, self.taps)
-        weight = weight.view(channels, self.BLOCK**2, size, size).transpose(0, 1)
-        bias = None if self.bias is None else self.bias.expand(self.BLOCK**2)
+        # constants both: runtimes fold this when they load the graph, and the file keeps the 49 original taps
+        weight, bias = self._block_weights()
         x = F.pad(x, (self.pad, 0, self.pad, 0), mode="reflect")
         return F.pixel_shuffle(F.conv2d(x, weight, bias, stride=self.BLOCK), self.BLOCK)
+
+    def _block_weights(self) -> tuple[Tensor, Tensor | None]:
+        channels = self.weight.shape[1]
+        size = self.kernel + self.BLOCK - 1
+        weight = F.pad(self.weight.view(channels, -1), (0, 1)).index_select(1, self.taps)
+        weight = weight.view(channels, self.BLOCK**2, size, size).transpose(0, 1)
+        return weight, None if self.bias is None else self.bias.expand(self.BLOCK**2)
+
+    def folded(self) -> nn.Sequential:
+        """The same as plain layers, for who runs it many times with the weights of now."""
+        weight, bias = (x if x is None else x.detach().clone() for x in self._block_weights())
+        out, channels, size, _ = weight.shape
+        conv = nn.Conv2d(channels, out, size, self.BLOCK, bias=bias is not None, device=weight.device)
+        conv.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
+        return nn.Sequential(nn.ReflectionPad2d((self.pad, 0, self.pad, 0)), conv, nn.PixelShuffle(self.BLOCK))
+
+
+class InPrecision(nn.Module):
+    """The network in another precision, for planes in float32.
+
+    16-bit convolutions run channels last, which is how tensor cores take them. The norms compute their statistics in
+    32 bits (:mod:`~pyldfusion.generator`), and so is the last squashing, whose rounding one would see.
+
+    Args:
+        generator: what :func:`for_inference` gave; changed in place.
+        dtype: of weights and activations.
+    """
+
+    def __init__(self, generator: Generator, dtype: torch.dtype) -> None:
+        super().__init__()
+        if isinstance(generator.decoder.out, BlockConv):
+            generator.decoder.out = nn.Sequential(generator.decoder.out.folded(), ToFloat())
+        self.dtype = dtype
+        self.generator = generator.to(dtype)
+        if dtype != torch.float32:
+            generator.to(memory_format=torch.channels_last)
+
+    def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """float32 planes [N,1,H,W] in, one out, as :class:`~pyldfusion.generator.Generator`."""
+        fused: Tensor = self.generator(ir.to(self.dtype), vis.to(self.dtype))
+        return fused
+
+
+class ToFloat(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float()

@@ -129,11 +129,12 @@ class TestChoice:
 
     @pytest.fixture
     def machine(self, monkeypatch):
-        """A machine to be described: ``machine(bf16=..., installed=(...), gpus=..., torch_cuda=...)``."""
+        """A machine to be described, such as ``machine(bf16=True, installed=("torch",), gpus=1, capability=(7, 5))``."""
 
-        def describe(bf16=False, installed=tuple(base.RUNTIMES), gpus=0, torch_cuda=True):
+        def describe(bf16=False, installed=tuple(base.RUNTIMES), gpus=0, torch_cuda=True, capability=(9, 0)):
             monkeypatch.setattr(hardware, "native_bf16", lambda: bf16)
             monkeypatch.setattr(hardware, "cuda_devices", lambda: gpus)
+            monkeypatch.setattr(hardware, "cuda_capability", lambda index: capability)
             monkeypatch.setattr(base, "installed", lambda name: name in installed)
             monkeypatch.setattr("pyldfusion.engines.torch.has_cuda", lambda: torch_cuda)
 
@@ -175,12 +176,36 @@ class TestChoice:
     def test_a_usable_gpu_is_taken(self, models, machine):
         artefact = open_artefact(models / "lite.onnx")
         machine(bf16=True, gpus=1)
-        assert choose(artefact, None, None, None) == ("torch", "fp32", "cuda")
+        assert choose(artefact, None, None, None) == ("torch", "fp16", "cuda")
         assert choose(artefact, "cpu", None, None) == ("openvino", "bf16", "cpu")
         assert choose(artefact, None, "onnxruntime", None) == ("onnxruntime", "fp32", "cpu")
-        assert choose(artefact, "cuda:0", None, None) == ("torch", "fp32", "cuda:0")
+        assert choose(artefact, "cuda:0", None, None) == ("torch", "fp16", "cuda:0")
+        assert choose(artefact, "cuda", None, "fp32") == ("torch", "fp32", "cuda")
+        assert choose(artefact, None, "torch:bf16", None) == ("torch", "bf16", "cuda")
         machine(bf16=True, gpus=1, torch_cuda=False)
         assert choose(artefact, None, None, None) == ("openvino", "bf16", "cpu")
+
+    @pytest.mark.parametrize(
+        "capability, fastest, refused", [((6, 1), "fp32", ("fp16", "bf16")), ((7, 5), "fp16", ("bf16",))]
+    )
+    def test_an_old_gpu_computes_in_what_it_has(self, models, machine, capability, fastest, refused):
+        artefact = open_artefact(models / "lite.onnx")
+        machine(bf16=True, gpus=1, capability=capability)
+        assert choose(artefact, "cuda", None, None) == ("torch", fastest, "cuda")
+        for precision in refused:
+            with pytest.raises(DeviceError, match=f"no tensor cores for {precision}"):
+                choose(artefact, "cuda", None, precision)
+
+    def test_what_is_available_is_what_would_be_chosen(self, models, machine):
+        machine(bf16=True, gpus=1)
+        for kind, name in (("onnx", "lite.onnx"), ("safetensors", "lite.safetensors")):
+            found = base.available(kind)
+            assert found[0] == choose(open_artefact(models / name), None, None, None)
+            for engine, precision, device in found:
+                assert choose(open_artefact(models / name), device, engine, precision) == (engine, precision, device)
+        assert {device for _, _, device in base.available()} == {"cuda", "cpu"}
+        machine(installed=("onnxruntime",))
+        assert base.available("onnx") == [("onnxruntime", "fp32", "cpu")] and base.available("safetensors") == []
 
     @pytest.mark.parametrize(
         "described, device, error, words",
@@ -212,7 +237,9 @@ class TestChoice:
             ("openvino:int8", None, "does not compute in 'int8'"),
             ("openvino:bf16", "fp32", "contradict"),
             (None, "half", "unknown precision 'half'"),
-            ("torch", "bf16", "does not compute"),
+            ("torch", "int8", "does not compute"),
+            ("torch", "bf16", "precision=bf16 on cpu; there are"),
+            ("torch", "fp16", "precision=fp16 on cpu; there are"),
         ],
     )
     def test_engines_and_precisions_that_do_not_exist(self, models, machine, engine, precision, words):

@@ -14,7 +14,17 @@ from .conftest import ROOT
 
 PACKAGE = ROOT / "pyldfusion"
 #: Modules that are torch code: they import it at the top and are themselves imported only when needed.
-TORCH = {"generator", "frame_graph", "rewrites", "author_weights", "torch_ops", "engines.torch"}
+TORCH = {
+    "generator",
+    "frame_graph",
+    "rewrites",
+    "author_weights",
+    "torch_ops",
+    "gpu_image",
+    "engines.torch",
+    "engines.cuda",
+    "engines.lane",
+}
 #: Heavy packages, and who else may import them at the top.
 RUNTIMES = {"torch", "torchvision", "open_clip", "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors"}
 OURS = {"trainer", "export"}

@@ -22,6 +22,7 @@ COLUMNS = {
     "model": "model",
     "engine": "engine",
     "precision": "precision",
+    "device": "device",
     "size": "size",
     "p50": "p50 ms",
     "p90": "p90 ms",
@@ -48,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     from . import machine
 
     trials = [
-        Trial(model, frame, engine, None, args.device, args.threads, args.seconds)
+        Trial(model, frame, engine, None, device, args.threads, args.seconds)
         for model in args.model
-        for engine in args.engine or _engines(model)
+        for engine, device in _engines(model, args)
         for frame in args.size
     ]
     rows: list[dict[str, Any]] = []
@@ -76,27 +77,23 @@ def run(args: argparse.Namespace) -> int:
     return 0 if not failed else 1 if failed < len(trials) else 2
 
 
-def _engines(model: str) -> list[str]:
-    """Every installed engine and precision that opens the model on this machine."""
-    from .. import hardware
+def _engines(model: str, args: argparse.Namespace) -> list[tuple[str, str | None]]:
+    """The engines that were asked for, else all that are installed and open the model; and on which device."""
     from ..artefact import open_artefact
-    from ..engines.base import RUNTIMES, installed
+    from ..engines.base import available
 
-    kind = open_artefact(model).kind
-    return [
-        f"{name}:{precision}"
-        for name, row in RUNTIMES.items()
-        if kind in row.kinds and installed(name)
-        for precision in row.precisions
-        if precision != "bf16" or hardware.native_bf16()
-    ]
+    if args.engine:
+        return [(engine, args.device) for engine in args.engine]
+    found = available(open_artefact(model).kind, args.device)
+    # A device that is not there has no engines; one row says so.
+    return [(f"{name}:{precision}", device) for name, precision, device in found] or [("torch", args.device)]
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
     lines = [list(COLUMNS.values())]
     for row in rows:
         if "error" in row:
-            lines.append([str(row["model"]), str(row["engine"]), "", row["size"], "failed"] + [""] * 5)
+            lines.append([str(row["model"]), str(row["engine"]), "", "", row["size"], "failed"] + [""] * 5)
         else:
             lines.append([_cell(row[name]) for name in COLUMNS])
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]

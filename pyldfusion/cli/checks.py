@@ -105,20 +105,19 @@ def engines() -> Iterator[Check]:
         if not installed(name):
             yield Check("engines", name, "missing", "not installed", row.install)
             continue
-        for precision in row.precisions:
-            for device in row.devices:
-                if device == "cuda" and not hardware.cuda_devices():
-                    continue
+        for device, precisions in row.devices.items():
+            if device == "cuda" and not hardware.cuda_devices():
+                continue
+            for precision in precisions:
                 yield _try_engine(name, precision, device)
 
 
 def _try_engine(name: str, precision: str, device: str) -> Check:
-    from .. import hardware
-    from ..engines.base import RUNTIMES
+    from ..engines.base import RUNTIMES, native
 
     label = f"{name} {precision} on {device}"
-    if precision == "bf16" and not hardware.native_bf16():
-        return Check("engines", label, "missing", "this CPU has no bfloat16 arithmetic")
+    if not native(precision, device):
+        return Check("engines", label, "missing", f"this {'CPU' if device == 'cpu' else 'GPU'} has no {precision}")
     try:
         result = run_trial(Trial("lite", (64, 48), name, precision, device))
     except PyldfusionError as error:

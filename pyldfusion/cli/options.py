@@ -17,7 +17,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument("--model", metavar="NAME|FILE", help="full, lite, or an .onnx or .safetensors file")
     model.add_argument("--engine", help="openvino, onnxruntime or torch (default: the fastest installed)")
-    model.add_argument("--precision", help="fp32 or bf16 (default: the fastest that this CPU has itself)")
+    model.add_argument("--precision", help="fp32, bf16 or fp16 (default: the fastest that the device has itself)")
     model.add_argument("--device", help="cpu, cuda or cuda:N")
     model.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the physical cores)")
 

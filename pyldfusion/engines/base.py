@@ -10,9 +10,9 @@ import difflib
 import importlib
 import importlib.util
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,18 @@ from .. import hardware
 from ..artefact import Artefact
 from ..errors import ArtefactError, DependencyError, DeviceError, InputError
 
-__all__ = ["RUNTIMES", "Engine", "Runtime", "check_signature", "choose", "installed", "open_engine"]
+__all__ = [
+    "RUNTIMES",
+    "Engine",
+    "PipelinedEngine",
+    "Runtime",
+    "available",
+    "check_signature",
+    "choose",
+    "installed",
+    "native",
+    "open_engine",
+]
 
 
 class Engine(Protocol):
@@ -30,10 +41,11 @@ class Engine(Protocol):
     Attributes:
         name: the key of ``RUNTIMES``.
         version: the runtime's own version.
-        precision: what it computes in, ``"fp32"`` or ``"bf16"``.
+        precision: what it computes in, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         threads: CPU threads it computes with.
         batch: how many frames at once are worth while; 1 where more only takes more memory.
+        depth: how many batches may be under way; where it is more than 1, the engine is a :class:`PipelinedEngine`.
     """
 
     name: str
@@ -42,6 +54,7 @@ class Engine(Protocol):
     device: str
     threads: int
     batch: int
+    depth: int
 
     def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fuse a batch of frames.
@@ -61,6 +74,40 @@ class Engine(Protocol):
         """Give the runtime's memory back. The engine cannot be used afterwards."""
 
 
+class PipelinedEngine(Engine, Protocol):
+    """An engine beside the host: while it computes a batch, the next goes up and the one before comes down."""
+
+    def submit(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+        """Begin to fuse a batch, as :meth:`run` does; the arrays may be written to as soon as this returns.
+
+        Returns:
+            What waits for the result and gives it, from any thread and without the lock that calls of the engine need.
+            With :attr:`depth` batches under way, the next call of ``submit`` waits for the oldest.
+
+        Raises:
+            EngineError: the runtime failed; it may be raised by what is returned instead.
+        """
+
+    def fuse_arrays(self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None) -> Any:
+        """Fuse one pair that is on the engine's device, without waiting for it and without a copy to the host.
+
+        Args:
+            ir: as :class:`~pyldfusion.gpu_image.GpuPair` takes it.
+            vis: the same.
+            out: where the result goes, or None.
+            color: ``"bgr"`` or ``"rgb"``.
+            thermal: counts of a uint16 ``ir`` that become 0 and 255, or None.
+
+        Returns:
+            ``out``, else a new torch tensor, of vis's shape and dtype. As with any operation of torch, inputs and
+            result belong to the stream that is current in the calling thread.
+
+        Raises:
+            InputError, DtypeError: arrays that cannot be used.
+            EngineError: the runtime failed.
+        """
+
+
 @dataclass(frozen=True)
 class Runtime:
     """One row of the table of engines.
@@ -70,31 +117,51 @@ class Runtime:
         package: what must be importable.
         install: the command that makes it so.
         kinds: kinds of artefact it opens.
-        precisions: what it can compute in.
-        devices: where it can run.
+        devices: where it can run, and what it can compute in there.
     """
 
     module: str
     package: str
     install: str
     kinds: tuple[str, ...]
-    precisions: tuple[str, ...]
-    devices: tuple[str, ...]
+    devices: Mapping[str, tuple[str, ...]]
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """On any device."""
+        return tuple(dict.fromkeys(precision for there in self.devices.values() for precision in there))
 
 
 RUNTIMES = {
     "openvino": Runtime(
-        "openvino", "openvino", "pip install 'pyldfusion[openvino]'", ("onnx",), ("bf16", "fp32"), ("cpu",)
+        "openvino", "openvino", "pip install 'pyldfusion[openvino]'", ("onnx",), {"cpu": ("bf16", "fp32")}
     ),
-    "onnxruntime": Runtime("onnx", "onnxruntime", "pip install onnxruntime", ("onnx",), ("fp32",), ("cpu",)),
+    "onnxruntime": Runtime("onnx", "onnxruntime", "pip install onnxruntime", ("onnx",), {"cpu": ("fp32",)}),
     "torch": Runtime(
-        "torch", "torch", "pip install 'pyldfusion[export]'", ("safetensors", "onnx"), ("fp32",), ("cuda", "cpu")
+        "torch",
+        "torch",
+        "pip install 'pyldfusion[export]'",
+        ("safetensors", "onnx"),
+        {"cuda": ("fp16", "bf16", "fp32"), "cpu": ("fp32",)},
     ),
 }
 
-#: Engine and precision in the order of speed, as `python -m benchmarks cpu` measures it; the first that is installed
-#: and fits the file and the device is the default. All are within 48 dB of float64 planes on real pairs.
-PREFERENCE = (("openvino", "bf16"), ("openvino", "fp32"), ("onnxruntime", "fp32"), ("torch", "fp32"))
+#: Least compute capability of an NVIDIA GPU that multiplies matrices in a precision faster than in fp32.
+NATIVE = {"fp16": (7, 0), "bf16": (8, 0)}
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+#: Engine and precision in the order of speed, as `python -m benchmarks cpu` measures it on a CPU; the first that is
+#: installed and fits the file and the device is the default. All are within 48 dB of float64 planes on real pairs.
+#: On a GPU fp16 goes before bf16, which is as large and has three bits less.
+PREFERENCE = (
+    ("openvino", "bf16"),
+    ("openvino", "fp32"),
+    ("onnxruntime", "fp32"),
+    ("torch", "fp16"),
+    ("torch", "bf16"),
+    ("torch", "fp32"),
+)
 
 
 def installed(name: str) -> bool:
@@ -116,7 +183,7 @@ def open_engine(
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None takes a usable GPU if there is one, else the CPU.
         engine: ``"openvino"``, ``"onnxruntime"`` or ``"torch"``, with the precision if wanted (``"openvino:fp32"``);
             None takes the fastest installed.
-        precision: ``"fp32"`` or ``"bf16"``; None takes the fastest that this machine has natively.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes the fastest that the device has natively.
         threads: CPU threads; None takes the physical cores that this process may use.
 
     Raises:
@@ -169,8 +236,8 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
     """Engine, precision and device that :func:`open_engine` would use, by its rules and with its errors."""
     if engine is not None:
         engine, precision = _parse_engine(engine, precision)
-    if precision is not None and precision not in ("fp32", "bf16"):
-        raise InputError(f"unknown precision {precision!r}; expected fp32 or bf16")
+    if precision is not None and precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}; expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
     fitting = [name for name, row in RUNTIMES.items() if artefact.kind in row.kinds]
     if not fitting:
         raise ArtefactError(
@@ -188,21 +255,23 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
         if name in fitting
         and (engine is None or name == engine)
         and (precision is None or computed == precision)
-        and device.partition(":")[0] in RUNTIMES[name].devices
+        and computed in RUNTIMES[name].devices.get(device.partition(":")[0], ())
     ]
     if not candidates:
         raise InputError(
             f"no engine runs {artefact.path.suffix} files with engine={engine or 'any'}, "
             f"precision={precision or 'any'} on {device}; there are: {_combinations(fitting)}"
         )
-    if not hardware.native_bf16():
-        if precision == "bf16":
-            raise DeviceError(
-                "this CPU has no bfloat16 arithmetic (avx512_bf16 or amx_bf16), where bf16 would only lose accuracy; "
-                "use precision='fp32'"
-            )
-        candidates = [(name, computed) for name, computed in candidates if computed != "bf16"]
+    if precision is not None and not native(precision, device):
+        lacking = (
+            "this CPU has no bfloat16 arithmetic (avx512_bf16 or amx_bf16)"
+            if device == "cpu"
+            else f"{device} has no tensor cores for {precision} (from compute capability {NATIVE[precision][0]}.0)"
+        )
+        raise DeviceError(f"{lacking}, where {precision} would only lose accuracy; use precision='fp32'")
     for name, computed in candidates:
+        if not native(computed, device):
+            continue
         if installed(name):
             return name, computed, device
     missing = dict.fromkeys(name for name, _ in candidates)
@@ -210,6 +279,35 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
         f"no engine for {artefact.path.name} is installed; any of: "
         + "; ".join(RUNTIMES[name].install for name in missing)
     )
+
+
+def native(precision: str, device: str) -> bool:
+    """Whether a device computes in ``precision`` itself, and so faster than in fp32."""
+    if precision == "fp32":
+        return True
+    if device == "cpu":
+        return precision == "bf16" and hardware.native_bf16()
+    return hardware.cuda_capability(int(device.partition(":")[2] or 0)) >= NATIVE[precision]
+
+
+def available(kind: str | None = None, device: str | None = None) -> list[tuple[str, str, str]]:
+    """What runs on this machine, as (engine, precision, device), the default of each device first.
+
+    Args:
+        kind: only what opens artefacts of this kind.
+        device: only there: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None takes both kinds of device.
+    """
+    devices = ["cuda", "cpu"] if device is None else [device]
+    return [
+        (name, precision, where)
+        for where in devices
+        if where == "cpu" or cuda_usable()
+        for name, precision in PREFERENCE
+        if precision in RUNTIMES[name].devices.get(where.partition(":")[0], ())
+        and (kind is None or kind in RUNTIMES[name].kinds)
+        and installed(name)
+        and native(precision, where)
+    ]
 
 
 def _parse_engine(engine: str, precision: str | None) -> tuple[str, str | None]:
@@ -264,7 +362,8 @@ def cuda_usable() -> bool:
 
 def _combinations(names: list[str]) -> str:
     return ", ".join(
-        f"{name}:{precision} on {'/'.join(RUNTIMES[name].devices)}"
+        f"{name}:{precision} on {device}"
         for name in names
-        for precision in RUNTIMES[name].precisions
+        for device, precisions in RUNTIMES[name].devices.items()
+        for precision in precisions
     )

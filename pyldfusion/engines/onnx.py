@@ -42,6 +42,7 @@ class OnnxRuntimeEngine:
     precision = "fp32"
     device = "cpu"
     batch = 1
+    depth = 1
 
     def __init__(self, artefact: Artefact, threads: int) -> None:
         self._runtime = import_onnxruntime()

@@ -53,6 +53,7 @@ class OpenVinoEngine:
     name = "openvino"
     device = "cpu"
     batch = 1
+    depth = 1
     #: Bounds of what is kept compiled: shapes, and pixels of all of them together (at most 650 bytes each, for the
     #: full network in float32). The newest is always kept.
     MAX_SHAPES = 4

@@ -1,4 +1,7 @@
-"""Weights through torch: ``.safetensors`` files, and the weights inside our ONNX files. Imports torch."""
+"""Weights through torch on the CPU: ``.safetensors`` files, and the weights inside our ONNX files. Imports torch.
+
+On a GPU the engine is another: :mod:`~pyldfusion.engines.cuda`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..artefact import Artefact
 from ..errors import DependencyError, EngineError
-from .base import RUNTIMES
+from .base import RUNTIMES, Engine
 
 try:
     import torch
@@ -37,28 +40,29 @@ class TorchEngine:
 
     name = "torch"
     precision = "fp32"
+    device = "cpu"
+    batch = 1
+    depth = 1
 
-    def __init__(self, artefact: Artefact, device: str, threads: int) -> None:
+    def __init__(self, artefact: Artefact, threads: int) -> None:
         self.version: str = torch.__version__
-        self.device = device
         self.threads = threads
-        self.batch = 1 if device == "cpu" else 8
-        self._graph = FrameGraph(for_inference(load_generator(artefact))).to(device)
+        self._graph = FrameGraph(for_inference(load_generator(artefact)))
 
     def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:
             with torch.inference_mode(), _threads(self.threads):
-                fused: NDArray[np.uint8] = self._graph(self._upload(ir), self._upload(vis)).cpu().numpy()
+                fused: NDArray[np.uint8] = self._graph(_tensor(ir), _tensor(vis)).numpy()
             return fused
         except RuntimeError as error:
             raise EngineError(f"torch failed on frames of shape {vis.shape}: {error}") from error
 
-    def _upload(self, frames: NDArray[np.uint8]) -> torch.Tensor:
-        writeable = frames if frames.flags.writeable else frames.copy()  # torch warns of anything else
-        return torch.from_numpy(writeable).to(self.device)
-
     def close(self) -> None:
         del self._graph
+
+
+def _tensor(frames: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(frames if frames.flags.writeable else frames.copy())  # torch warns of anything else
 
 
 @contextmanager
@@ -74,6 +78,10 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def load(artefact: Artefact, device: str, precision: str, threads: int) -> TorchEngine:
+def load(artefact: Artefact, device: str, precision: str, threads: int) -> Engine:
     """See :func:`~pyldfusion.engines.base.open_engine`."""
-    return TorchEngine(artefact, device, threads)
+    if device == "cpu":
+        return TorchEngine(artefact, threads)
+    from . import cuda
+
+    return cuda.load(artefact, device, precision, threads)
