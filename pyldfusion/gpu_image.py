@@ -79,7 +79,10 @@ class GpuPair:
             ``out`` if it was given, else a new tensor.
         """
         result = self._restored(fused)
-        return result if self._out is None else self._out.copy_(result)
+        if self._out is None:
+            return result
+        with torch.inference_mode(self._out.is_inference()):  # outside, such a tensor is not written to
+            return self._out.copy_(result)
 
     def _restored(self, fused: Tensor) -> Tensor:
         vis = self._vis

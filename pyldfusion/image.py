@@ -97,11 +97,13 @@ def is_on_gpu(frame: Any) -> bool:
     """Whether ``frame`` is an array in the memory of an NVIDIA GPU, as it says itself."""
     if isinstance(frame, np.ndarray):
         return False
-    if hasattr(frame, "__cuda_array_interface__"):
-        return True
     try:
         return frame.__dlpack_device__()[0] in _DLPACK_CUDA
-    except Exception:  # it has no such method, or one that does not work: no array of a GPU
+    except Exception:  # no such method, or one that does not work
+        pass
+    try:
+        return hasattr(frame, "__cuda_array_interface__")
+    except Exception:
         return False
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .generator import ContentEncoder, Generator, StyleFusion
+from .generator import ContentEncoder, Generator, SampleNorm, StyleFusion
 
 __all__ = ["BlockConv", "InPrecision", "for_inference"]
 
@@ -111,6 +111,9 @@ class InPrecision(nn.Module):
             generator.decoder.out = nn.Sequential(generator.decoder.out.folded(), ToFloat())
         self.dtype = dtype
         self.generator = generator.to(dtype)
+        for module in generator.modules():
+            if isinstance(module, SampleNorm):
+                module.float()  # a few numbers, and the norm computes with them in 32 bits
         if dtype != torch.float32:
             generator.to(memory_format=torch.channels_last)
 

@@ -157,7 +157,7 @@ class CudaEngine:
                 f"not enough memory on {self.device} for a frame of {w}x{h}{self._free_memory()}; give smaller frames, "
                 "the lite model or precision='fp16', or free what other programs hold"
             )
-        self.batch = half = n // 2
+        self.batch = half = n - n // 2
         self._fuse(ir[:half], vis[:half], fused[:half])
         self._fuse(ir[half:], vis[half:], fused[half:])
 
