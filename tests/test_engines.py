@@ -129,7 +129,7 @@ class TestChoice:
 
     @pytest.fixture
     def machine(self, monkeypatch):
-        """A machine to be described, such as ``machine(bf16=True, installed=("torch",), gpus=1, capability=(7, 5))``."""
+        """A machine as described, such as ``machine(bf16=True, installed=("torch",), gpus=1, capability=(7, 5))``."""
 
         def describe(bf16=False, installed=tuple(base.RUNTIMES), gpus=0, torch_cuda=True, capability=(9, 0)):
             monkeypatch.setattr(hardware, "native_bf16", lambda: bf16)
