@@ -200,7 +200,8 @@ class TestMemory:
         room["pixels"] = 2 * 24 * 33
         frames = pair(5, 24, 33)
         assert np.abs(engine.run(*frames).astype(int) - plain.run(*frames)).max() <= 1
-        assert room["ran"] == [(2, 24, 33), (1, 24, 33), (2, 24, 33)] and engine.batch == 2
+        assert room["ran"][:2] == [(2, 24, 33), (1, 24, 33)] and engine.batch == 2
+        assert set(room["ran"][2:]) == {(2, 24, 33)}  # the second of its shape, so recorded
         assert np.array_equal(engine.run(*frames), engine.run(*frames))
 
     def test_a_frame_that_does_not_fit_is_an_error_that_says_what_to_do(self, engine, room):
