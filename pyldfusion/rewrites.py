@@ -87,7 +87,8 @@ class BlockConv(nn.Module):
 
     def folded(self) -> nn.Sequential:
         """The same as plain layers, for who runs it many times with the weights of now."""
-        weight, bias = (x if x is None else x.detach().clone() for x in self._block_weights())
+        weight, bias = self._block_weights()
+        weight, bias = weight.detach().clone(), None if bias is None else bias.detach().clone()
         out, channels, size, _ = weight.shape
         conv = nn.Conv2d(channels, out, size, self.BLOCK, bias=bias is not None, device=weight.device)
         conv.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
@@ -115,7 +116,9 @@ class InPrecision(nn.Module):
             if isinstance(module, SampleNorm):
                 module.float()  # a few numbers, and the norm computes with them in 32 bits
         if dtype != torch.float32:
-            generator.to(memory_format=torch.channels_last)
+            for weight in generator.parameters():
+                if weight.ndim == 4:
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """float32 planes [N,1,H,W] in, one out, as :class:`~pyldfusion.generator.Generator`."""

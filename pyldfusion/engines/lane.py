@@ -90,7 +90,8 @@ class Slot:
         if grows:
             self._buffers = []  # the old ones go first
             self.host_in = self.device_in = self.host_out = self.device_out = torch.empty(0)
-            self.host_ir = self.host_vis = self.host_fused = np.empty(0, np.uint8)
+            empty: NDArray[np.uint8] = np.empty(0, np.uint8)
+            self.host_ir = self.host_vis = self.host_fused = empty
             self.ir = self.vis = self.fused = torch.empty(0)
             pinned = self._device.type == "cuda"
             self._buffers = [
@@ -102,7 +103,7 @@ class Slot:
         self.host_out, self.device_out = host_out[: 3 * pixels], device_out[: 3 * pixels]
         self.host_ir, self.host_vis = (x.numpy() for x in _split(self.host_in, start, shape))
         self.ir, self.vis = _split(self.device_in, start, shape)
-        self.host_fused: NDArray[np.uint8] = self.host_out.view(n, h, w, 3).numpy()
+        self.host_fused = self.host_out.view(n, h, w, 3).numpy()
         self.fused = self.device_out.view(n, h, w, 3)
         return grows
 
