@@ -3,9 +3,9 @@
 ``python -m benchmarks quality --data DIR [--data DIR] [--weights NAME=FILE] [--results NAME=DIR] [--sheet FILE]``
 
 It measures as ``python -m trainer.evaluate`` does, with three differences: classical methods are measured too,
-everything is on luma, and beside the usual metrics stands ``noise``: how much stronger the finest detail is than in
-the visible picture where that is flat (1 is the same). Contrast alone raises EN, SD, EI and VIFF; this tells whether
-noise came with it.
+everything is on luma, and beside the usual metrics stand ``noise``, how much stronger the finest detail is than in
+the visible picture where that is flat (1 is the same), and ``grid``, how many grey levels of a flat place repeat every
+8 pixels. Contrast alone raises EN, SD, EI and VIFF; these tell whether noise or a decoder's grid came with it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from trainer.data.roots import Root, find_roots
 from trainer.evaluation.scoring import Method, Pictures, Sample, network, read_sample, score
 from trainer.evaluation.tables import markdown, summarise
 
-__all__ = ["flat_noise", "laplacian_pyramid_fusion", "main", "mean_fusion"]
+__all__ = ["flat_grid", "flat_noise", "laplacian_pyramid_fusion", "main", "mean_fusion"]
 
-KEYS = ("EN", "CC", "SD", "EI", "VIFF", "Qabf", "MI", "SSIM", "noise")
+KEYS = ("EN", "CC", "SD", "EI", "VIFF", "Qabf", "MI", "SSIM", "noise", "grid")
 
 
 def mean_fusion(ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
@@ -73,6 +73,28 @@ def flat_noise(fused: np.ndarray, ir: np.ndarray, vis: np.ndarray) -> float:
     return float((fine[0][flat].std() + 0.5) / (fine[2][flat].std() + 0.5))
 
 
+def flat_grid(fused: np.ndarray, ir: np.ndarray, vis: np.ndarray, period: int = 8, cells: int = 5) -> float:
+    """What of ``fused`` repeats every ``period`` pixels where both sources are flat, in grey levels (root mean square).
+
+    The pattern of a place is the mean of ``cells`` x ``cells`` neighbouring cells less its own mean; flat is the tenth
+    of the places with the least variance of the two sources together. NaN where not one place fits into the picture.
+    """
+    height, width = (side // period for side in fused.shape)
+    if min(height, width) < cells:
+        return float("nan")
+
+    def places(x: np.ndarray) -> np.ndarray:
+        """[places, cells, cells, period, period]"""
+        x = x[: height * period, : width * period].astype(np.float64)
+        cut = x.reshape(height, period, width, period).swapaxes(1, 2)
+        windows = np.lib.stride_tricks.sliding_window_view(cut, (cells, cells), axis=(0, 1))
+        return windows.reshape(-1, period, period, cells, cells).transpose(0, 3, 4, 1, 2)
+
+    roughness = sum(places(x).var(axis=(1, 2, 3, 4)) / (x.astype(np.float64).var() + 1) for x in (ir, vis))
+    flat = places(fused)[roughness <= np.quantile(roughness, 0.1)]
+    return float(flat.mean(axis=(1, 2)).std(axis=(1, 2)).mean())
+
+
 def teacher(sample: Sample) -> np.ndarray:
     """The picture that the bundled weights were taught to imitate."""
     import torch
@@ -84,7 +106,7 @@ def teacher(sample: Sample) -> np.ndarray:
 
 
 def measure(fused: np.ndarray, ir: np.ndarray, vis: np.ndarray) -> dict[str, float]:
-    return {"noise": flat_noise(fused, ir, vis)}
+    return {"noise": flat_noise(fused, ir, vis), "grid": flat_grid(fused, ir, vis)}
 
 
 def sheet(methods: dict[str, Method], roots: list[Root], count: int, path: Path) -> None:

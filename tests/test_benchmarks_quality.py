@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.quality import flat_noise, laplacian_pyramid_fusion, main, mean_fusion
+from benchmarks.quality import flat_grid, flat_noise, laplacian_pyramid_fusion, main, mean_fusion
 
 
 def picture(seed: int, shape=(96, 130)) -> np.ndarray:
@@ -44,6 +44,21 @@ def test_noise_is_measured_where_both_are_flat():
         fused = vis + gain * 4 * noise
         # the detail of the right half must not count
         assert flat_noise(fused, ir, noisy) == pytest.approx(gain, rel=0.15, abs=0.2)
+
+
+def test_a_grid_is_measured_where_both_are_flat_and_noise_is_none():
+    random = np.random.default_rng(0)
+    pattern = random.standard_normal((8, 8))
+    pattern = (pattern - pattern.mean()) / pattern.std()
+    vis = np.full((163, 245), 120.0)  # 20 and 30 cells, and some pixels more
+    vis[:, 120:] += 60 * np.sin(np.arange(125) * 2 * np.pi / 8)  # repeats as well, but is no flat place
+    ir = np.full_like(vis, 90)
+    tiled = np.tile(pattern, (21, 31))[:163, :245]
+    for gain in (0.0, 1.0, 3.0):
+        assert flat_grid(vis + gain * tiled, ir, vis) == pytest.approx(gain, abs=1e-9)
+    # a mean of 25 cells leaves a fifth of what does not repeat
+    assert flat_grid(vis + random.standard_normal(vis.shape), ir, vis) == pytest.approx(0.2, abs=0.03)
+    assert np.isnan(flat_grid(vis[:39], ir[:39], vis[:39]))
 
 
 def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
