@@ -7,7 +7,7 @@ three channels; 2 x crops x batch separate histograms; the whole of VGG-19 in fp
 on the CPU, and on CUDA in fp16 as OpenAI's loader gives it. The two take turns; the ratio is the median of the
 rounds'. Memory is the peak of a process of its own (CPU) or of the allocator (CUDA). `--profile` says where our time
 goes, and what the arithmetic alone would take at the rate that a large matrix product reaches here. On a CPU the batch
-is 1 with the 32 crops of the recipe, so that all of it takes about four minutes on two old cores.
+is 2 with the 32 crops of the recipe, so that all of it takes about four minutes on two old cores.
 """
 
 from __future__ import annotations
