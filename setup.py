@@ -49,7 +49,12 @@ class CMakeBuild(build_ext):
         self.build(targets[NATIVE].parent)
         if not targets[CUDA].is_file():
             self.extensions = [ext for ext in self.extensions if ext.name != CUDA]
-            Path(ROOT, *CUDA.split(".")).with_name(targets[CUDA].name).unlink(missing_ok=True)
+
+    def copy_extensions_to_source(self) -> None:
+        """In place and in editable installs alone: a build for elsewhere leaves the checkout's modules as they are."""
+        if all(ext.name != CUDA for ext in self.extensions):
+            Path(ROOT, *CUDA.split(".")).with_name(Path(self.get_ext_filename(CUDA)).name).unlink(missing_ok=True)
+        super().copy_extensions_to_source()
 
     def build(self, target: Path) -> None:
         import pybind11  # a build requirement, so not needed to read this file's metadata

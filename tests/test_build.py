@@ -139,9 +139,11 @@ def test_with_nvcc_there_is_a_second_module_that_needs_no_driver(tmp_path):
     assert run(sys.executable, "-c", program, module.parent).stdout.count(".") == 2
     if shutil.which("ldd"):
         assert "libcuda" not in run("ldd", module).stdout
+    here = sorted((ROOT / "pyldfusion").glob("*.so"))
     done = build_native(tmp_path)  # without CUDA
     assert done.returncode == 0, done.stdout
     assert not module.exists()
+    assert sorted((ROOT / "pyldfusion").glob("*.so")) == here  # a build for elsewhere
 
 
 def test_the_package_says_whether_it_has_cuda():
