@@ -14,14 +14,14 @@ import pytest
 torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 
-from pyldfusion.errors import DependencyError  # noqa: E402
 from trainer.config import ClipConfig, Config, LossConfig, PatchConfig, RunConfig  # noqa: E402
 from trainer.objective import Batch  # noqa: E402
 from trainer.patches import draw_patches  # noqa: E402
 from trainer.towers.clip import Clip, ImageTower  # noqa: E402
 from trainer.towers.open_clip_model import load_open_clip  # noqa: E402
-from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 from trainer.towers.vgg import FidelityTower  # noqa: E402
+
+from .small_towers import need_open_clip  # noqa: E402
 
 SIZE = 32
 SENTENCES = {
@@ -62,11 +62,7 @@ def vgg_layers(width):
 
 def make_judges(path: Path) -> Judges:
     """A CLIP of open_clip with a ViT of two layers, the first ten convolutions of a VGG-19 of 1/8 width; float64."""
-    try:
-        import_torchvision()
-    except DependencyError as error:
-        pytest.skip(str(error))
-    pytest.importorskip("open_clip")
+    need_open_clip()
     vision = {"image_size": SIZE, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
     text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
     path.write_text(json.dumps({"embed_dim": 32, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}))

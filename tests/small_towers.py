@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,8 +13,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 import torch.nn.functional as F  # noqa: E402
 
+from pyldfusion.errors import DependencyError  # noqa: E402
 from trainer.config import ClipConfig, PromptConfig  # noqa: E402
 from trainer.towers.open_clip_model import load_open_clip  # noqa: E402
+from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 
 #: warnings that are meant in these tests: a module's ``pytestmark``
 EXPECTED_WARNINGS = [
@@ -23,6 +26,17 @@ EXPECTED_WARNINGS = [
 ]
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 SENTENCES = PromptConfig(objective=("a clear image", "salient objects"), infrared=("an infrared image",))
+
+
+def need_open_clip() -> ModuleType:
+    """open_clip beside a torchvision that imports; the test or module that calls this is skipped where they do not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import_torchvision()
+        except DependencyError as error:
+            pytest.skip(str(error), allow_module_level=True)
+    return pytest.importorskip("open_clip")
 
 
 def configuration(path: Path, vision: dict, **more) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -20,24 +18,9 @@ PARTS = 16384  # pixels from which a patch may be shared among blocks
 INVALID_VALUE = 1
 
 
-def on_gpu(folder):
-    """The kernels compiled by nvcc, or None on a machine without a GPU."""
-    nvcc = shutil.which("nvcc")
-    if (
-        not nvcc
-        or not shutil.which("nvidia-smi")
-        or subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode
-    ):
-        return None
-    library = folder / "entropy.so"
-    flags = ["-std=c++17", "-arch=native", "-O3", "-lineinfo", "-shared", "-Xcompiler", "-fPIC", f"-I{build.CSRC}"]
-    subprocess.run([nvcc, *flags, *map(str, SOURCES), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
-
-
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    gpu = on_gpu(tmp_path_factory.mktemp("entropy"))
+    gpu = build.load_for_gpu(*SOURCES, folder=tmp_path_factory.mktemp("entropy"))
     if gpu is not None:
         return gpu
     if build.missing():

@@ -7,8 +7,6 @@ what the CPU's numbers are worth is test_frames_kernels.py's matter.
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from ctypes import c_double, c_float, c_int32, c_int64, c_void_p
 
 import numpy as np
@@ -115,24 +113,9 @@ class Buffer(ctypes.Structure):
     _fields_ = [("host", c_void_p), ("bytes", c_int64), ("field", c_int64), ("first", c_int64)]
 
 
-def on_gpu(folder):
-    """The kernels compiled by nvcc, or None on a machine without a GPU."""
-    nvcc = shutil.which("nvcc")
-    if (
-        not nvcc
-        or not shutil.which("nvidia-smi")
-        or subprocess.run(["nvidia-smi", "-L"], capture_output=True).returncode
-    ):
-        return None
-    library = folder / "frames.so"
-    flags = ["-std=c++17", "-arch=native", "-O3", "-lineinfo", "-shared", "-Xcompiler", "-fPIC", f"-I{build.CSRC}"]
-    subprocess.run([nvcc, *flags, *map(str, SOURCES), "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
-
-
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    made = on_gpu(tmp_path_factory.mktemp("frames"))
+    made = build.load_for_gpu(*SOURCES, folder=tmp_path_factory.mktemp("frames"))
     if made is None:
         if build.missing():
             pytest.skip(build.missing())

@@ -7,10 +7,7 @@ them shows.
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
 from ctypes import c_bool, c_double, c_int32, c_int64, c_void_p
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,19 +193,6 @@ class Kernels:
         return self.call(SampleNormBackward, kind, layout, x.shape, memories, relu=relu, eps=eps)[-3:]
 
 
-def compiled(folder: Path) -> ctypes.CDLL:
-    """The kernels for the GPU at hand, the files compiled side by side."""
-    flags = ["nvcc", "-std=c++17", "-arch=native", "-O3", "-lineinfo", "-Xcompiler", "-fPIC", f"-I{build.CSRC}"]
-    objects = [str(folder / f"{path.stem}.o") for path in SOURCES]
-    running = [
-        subprocess.Popen([*flags, "-c", str(path), "-o", made]) for path, made in zip(SOURCES, objects, strict=True)
-    ]
-    assert all([process.wait() == 0 for process in running])
-    library = folder / "norms.so"
-    subprocess.run([*flags, "-shared", *objects, "-o", str(library)], check=True)
-    return ctypes.CDLL(str(library))
-
-
 @pytest.fixture(scope="module", params=["host", "gpu"])
 def k(request, tmp_path_factory):
     if request.param == "host":
@@ -217,9 +201,10 @@ def k(request, tmp_path_factory):
         return Kernels(build.load(*SOURCES), "cpu")
     if not torch.cuda.is_available():
         pytest.skip("no GPU that torch can use")
-    if not shutil.which("nvcc"):
-        pytest.skip("no nvcc to compile the kernels for the GPU")
-    return Kernels(compiled(tmp_path_factory.mktemp("norms")), "cuda")
+    library = build.load_for_gpu(*SOURCES, folder=tmp_path_factory.mktemp("norms"))
+    if library is None:
+        pytest.skip("no nvcc or nvidia-smi to compile the kernels for the GPU")
+    return Kernels(library, "cuda")
 
 
 # what is expected

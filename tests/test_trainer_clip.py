@@ -12,12 +12,11 @@ pytest.importorskip("safetensors")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from pyldfusion.errors import DependencyError, InputError  # noqa: E402
+from pyldfusion.errors import InputError  # noqa: E402
 from trainer.config import ClipConfig, VggConfig  # noqa: E402
 from trainer.pieces import kept_bytes  # noqa: E402
 from trainer.towers.clip import ImageTower, load_clip  # noqa: E402
 from trainer.towers.lean import QuickMlp, SelfAttention, lighten  # noqa: E402
-from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 from trainer.towers.vgg import load_vgg  # noqa: E402
 
 from .small_towers import (  # noqa: E402
@@ -29,19 +28,14 @@ from .small_towers import (  # noqa: E402
     configuration,
     gradient,
     near,
+    need_open_clip,
     plainly,
     planes,
     random_model,
     vit,
 )
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    try:
-        import_torchvision()
-    except DependencyError as error:
-        pytest.skip(str(error), allow_module_level=True)
-open_clip = pytest.importorskip("open_clip")
+need_open_clip()
 
 pytestmark = EXPECTED_WARNINGS
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import warnings
 
 import pytest
 
@@ -12,21 +11,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 from torch import nn  # noqa: E402
 
-from pyldfusion.errors import DependencyError  # noqa: E402
 from trainer.config import ClipConfig, ConfigError, PromptConfig  # noqa: E402
 from trainer.towers.clip import load_clip  # noqa: E402
 from trainer.towers.prompts import read_content  # noqa: E402
-from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 
-from .small_towers import EXPECTED_WARNINGS, SENTENCES, random_model  # noqa: E402
+from .small_towers import EXPECTED_WARNINGS, SENTENCES, need_open_clip, random_model  # noqa: E402
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    try:
-        import_torchvision()
-    except DependencyError as error:
-        pytest.skip(str(error), allow_module_level=True)
-open_clip = pytest.importorskip("open_clip")
+need_open_clip()
 
 pytestmark = EXPECTED_WARNINGS
 

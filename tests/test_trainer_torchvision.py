@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from pyldfusion.errors import DependencyError  # noqa: E402
-from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 
 from .conftest import ROOT  # noqa: E402
+from .small_towers import need_open_clip  # noqa: E402
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    try:
-        import_torchvision()
-    except DependencyError as error:
-        pytest.skip(str(error), allow_module_level=True)
-open_clip = pytest.importorskip("open_clip")
+need_open_clip()
 
 
 def run(script: str, *paths: Path) -> subprocess.CompletedProcess:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from safetensors.torch import save_file  # noqa: E402
 from pyldfusion.errors import ArtefactError, DependencyError  # noqa: E402
 from trainer.config import ClipConfig, ConfigError, VggConfig  # noqa: E402
 from trainer.towers.clip import load_clip  # noqa: E402
-from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 from trainer.towers.vgg import load_vgg  # noqa: E402
 
 from .small_towers import (  # noqa: E402
@@ -26,6 +24,7 @@ from .small_towers import (  # noqa: E402
     TEXT,
     close,
     configuration,
+    need_open_clip,
     plainly,
     planes,
     random_model,
@@ -33,13 +32,7 @@ from .small_towers import (  # noqa: E402
     vit,
 )
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    try:
-        import_torchvision()
-    except DependencyError as error:
-        pytest.skip(str(error), allow_module_level=True)
-open_clip = pytest.importorskip("open_clip")
+open_clip = need_open_clip()
 
 pytestmark = EXPECTED_WARNINGS
 

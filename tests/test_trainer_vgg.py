@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from pathlib import Path
 
 import pytest
@@ -13,25 +12,19 @@ pytest.importorskip("safetensors")
 from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from pyldfusion.errors import ArtefactError, DependencyError, InputError  # noqa: E402
+from pyldfusion.errors import ArtefactError, InputError  # noqa: E402
 from trainer.config import VggConfig  # noqa: E402
 from trainer.towers.pretrained import read_weights  # noqa: E402
-from trainer.towers.torchvision_import import import_torchvision  # noqa: E402
 from trainer.towers.vgg import FidelityTower, load_vgg  # noqa: E402
 
 from .small_towers import (  # noqa: E402
     EXPECTED_WARNINGS,
     close,
+    need_open_clip,
     planes,
 )
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    try:
-        import_torchvision()
-    except DependencyError as error:
-        pytest.skip(str(error), allow_module_level=True)
-open_clip = pytest.importorskip("open_clip")
+need_open_clip()
 
 pytestmark = EXPECTED_WARNINGS
 

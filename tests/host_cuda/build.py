@@ -70,6 +70,22 @@ def load(*sources: Path, address: bool = False) -> ctypes.CDLL:
     return library
 
 
+def load_for_gpu(*sources: Path, folder: Path) -> ctypes.CDLL | None:
+    """The same library compiled by nvcc for the GPU at hand, into ``folder``; None on a machine without one."""
+    if not all(map(shutil.which, ("nvcc", "nvidia-smi"))) or subprocess.run(["nvidia-smi", "-L"]).returncode:
+        return None
+    nvcc = ["nvcc", "-std=c++17", "-arch=native", "-O3", "-lineinfo", "-Xcompiler", "-fPIC", f"-I{CSRC}"]
+    objects = [folder / f"{source.stem}.o" for source in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(
+            lambda pair: subprocess.run([*nvcc, "-c", pair[0], "-o", pair[1]], check=True),
+            zip(sources, objects, strict=True),
+        ):
+            pass
+    subprocess.run([*nvcc, "-shared", *objects, "-o", folder / "gpu.so"], check=True)
+    return ctypes.CDLL(str(folder / "gpu.so"))
+
+
 def module(*, address: bool = False) -> ModuleType:
     """pyldfusion's module ``_cuda``, all of csrc's .cu files behind csrc/cuda_bindings.cpp, under emulation.
 
