@@ -11,6 +11,7 @@ TOPICS = {
     "gpu": "the CUDA half built, checked and measured on this machine's GPU",
     "kernels": "the native kernels against NumPy's own functions",
     "metrics": "the five numbers and the others against a plain NumPy version",
+    "precision": "what the GPU engine's 16-bit precisions cost in accuracy; on a CPU too",
     "quality": "EN CC SD EI VIFF of weights and of classical fusion on test sets",
     "train": "one step of language-driven training against the authors' way of doing it",
 }
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     topic = arguments.pop(0) if arguments else "--help"
     if topic in TOPICS:
         return importlib.import_module(f"benchmarks.{topic}").main(arguments) or 0
-    listing = "\n".join(f"  {name:8} {what}" for name, what in TOPICS.items())
+    listing = "\n".join(f"  {name:9} {what}" for name, what in TOPICS.items())
     print(f"usage: python -m benchmarks TOPIC [OPTIONS]\n\ntopics:\n{listing}\n\nEach takes --help.")
     if topic in ("-h", "--help"):
         return 0
