@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from pyldfusion import __version__
@@ -22,24 +21,24 @@ from pyldfusion.generator import Generator
 from pyldfusion.image import MIN_SIDE
 from pyldfusion.rewrites import for_inference
 
+from .precision import RECIPES
+from .shape import Shape
+
 if TYPE_CHECKING:
     import onnx
     import onnx_ir
 
-__all__ = ["IO", "OPSET", "PRECISIONS", "export_onnx"]
+__all__ = ["IO", "OPSET", "build_model", "describe", "export_onnx", "write_model"]
 
 #: What the graph takes and gives.
 IO = {
     "frames": "ir uint8 [N,H,W,1], vis uint8 [N,H,W,3] (BGR) -> fused uint8 [N,H,W,3]",
     "planes": "ir, vis float32 [N,1,H,W] in [0,1] (vis: luma) -> fused the same",
 }
-#: How weights are stored and computed.
-PRECISIONS = {
-    "fp32": "stored and computed in 32 bits",
-    "fp16-stored": "stored in 16 bits, computed in 32: half the size",
-}
 #: Safe from TensorRT 10.0 on, and all that the graph needs.
 OPSET = 18
+
+DYNAMIC = Shape.dynamic()
 
 
 class PlaneGraph(torch.nn.Module):
@@ -59,18 +58,19 @@ def export_onnx(
     *,
     io: str = "frames",
     precision: str = "fp32",
+    shape: Shape = DYNAMIC,
+    opset: int = OPSET,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Write ``generator`` as ONNX, whole or not at all.
-
-    The exact rewrites of :mod:`pyldfusion.rewrites` are in the graph. Its initialisers are named as the state dict,
-    with ``generator.`` before them.
+    """Write ``generator`` as ONNX, whole or not at all: :func:`build_model`, a recipe, :func:`write_model`.
 
     Args:
         generator: the network; not changed.
         path: the ``.onnx`` file to write.
         io: see :data:`IO`.
-        precision: see :data:`PRECISIONS`.
+        precision: see :data:`~export.precision.RECIPES`.
+        shape: the sizes it takes.
+        opset: version of ONNX's standard operators.
         metadata: what is known of the weights; passed on into the file.
 
     Returns:
@@ -81,31 +81,74 @@ def export_onnx(
         ArtefactError: a suffix that is not ``.onnx``.
         DependencyError: onnx or onnxscript is missing.
     """
-    for name, value, known in (("io", io, IO), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise InputError(f"{name} is {value!r}; expected one of {', '.join(known)}")
-    path = Path(path)
-    if path.suffix != ".onnx":
-        raise ArtefactError(f"an ONNX file ends in .onnx: {path}")
-    if precision == "fp16-stored":
-        _check_range(generator)
-    model = _trace(generator, io)
-    if precision == "fp16-stored":
-        _store_weights_in_half(model)
+    _check_name("precision", precision, RECIPES)
+    path = _check_suffix(path)
+    model = RECIPES[precision].apply(build_model(generator, io=io, shape=shape, opset=opset))
+    about = {**(metadata or {}), **describe(generator, io=io, precision=precision, shape=shape)}
+    return write_model(model, path, about)
+
+
+def build_model(
+    generator: Generator, *, io: str = "frames", shape: Shape = DYNAMIC, opset: int = OPSET
+) -> onnx.ModelProto:
+    """The network as a graph in FP32, with the exact rewrites of :mod:`pyldfusion.rewrites`.
+
+    Its initialisers are named as the state dict, with ``generator.`` before them.
+
+    Args:
+        generator: the network; not changed.
+        io: see :data:`IO`.
+        shape: the sizes it takes; axes that are not fixed are called N, H and W.
+        opset: version of ONNX's standard operators.
+
+    Raises:
+        InputError: an unknown ``io``.
+        DependencyError: onnx or onnxscript is missing.
+    """
+    _check_name("io", io, IO)
+    return _trace(generator, io, shape, opset)
+
+
+def describe(generator: Generator, *, io: str, precision: str, shape: Shape = DYNAMIC) -> dict[str, str]:
+    """What a file says of the graph in it, beside what is known of its weights."""
     state = {name: tensor.detach().cpu().float() for name, tensor in generator.state_dict().items()}
-    about = {
-        **(metadata or {}),
-        "format": "pyldfusion",
-        "pyldfusion": __version__,
+    return {
         "variant": generator.variant,
         "io": io,
         "signature": IO[io],
         "precision": precision,
+        "shape": str(shape),
         "colour": "BGR, luma by BT.601 (OpenCV), chroma of vis",
         "weights_sha256": _hash(state),
+    }
+
+
+def write_model(model: onnx.ModelProto, path: str | Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """Write a graph, whole or not at all.
+
+    Args:
+        model: the graph; its metadata are replaced.
+        path: the ``.onnx`` file; its folder must exist.
+        metadata: what the file says of itself.
+
+    Returns:
+        The metadata written: those given, with the versions and the date of the export.
+
+    Raises:
+        ArtefactError: a suffix that is not ``.onnx``.
+    """
+    import onnx
+
+    path = _check_suffix(path)
+    onnx.checker.check_model(model, full_check=True)
+    about = {
+        **metadata,
+        "format": "pyldfusion",
+        "pyldfusion": __version__,
         "exported": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "exporter": f"torch {torch.__version__.split('+')[0]}",
     }
+    del model.metadata_props[:]
     for key, value in sorted(about.items()):
         model.metadata_props.add(key=key, value=value)
     model.producer_name, model.producer_version = "pyldfusion", __version__
@@ -118,7 +161,19 @@ def export_onnx(
     return about
 
 
-def _trace(generator: Generator, io: str) -> onnx.ModelProto:
+def _check_name(what: str, name: str, known: Mapping[str, object]) -> None:
+    if name not in known:
+        raise InputError(f"{what} is {name!r}; expected one of {', '.join(known)}")
+
+
+def _check_suffix(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ArtefactError(f"an ONNX file ends in .onnx: {path}")
+    return path
+
+
+def _trace(generator: Generator, io: str, shape: Shape, opset: int) -> onnx.ModelProto:
     try:
         import onnx
         import onnxscript.optimizer
@@ -127,15 +182,20 @@ def _trace(generator: Generator, io: str) -> onnx.ModelProto:
         raise DependencyError(f"exporting needs {error.name}: pip install 'pyldfusion[export]'") from error
     inner = for_inference(generator).float().cpu()
     module = FrameGraph(inner) if io == "frames" else PlaneGraph(inner)
-    n, h, w = 2, 3 * MIN_SIDE, 4 * MIN_SIDE + 8  # any size will do, if no two are equal
+    # any size will do where none is fixed, if no two are equal
+    usual = (2, 3 * MIN_SIDE, 4 * MIN_SIDE + 8)
+    n, h, w = (dim if isinstance(dim, int) else size for dim, size in zip(shape.dims, usual, strict=True))
     if io == "frames":
         example = (torch.zeros(n, h, w, 1, dtype=torch.uint8), torch.zeros(n, h, w, 3, dtype=torch.uint8))
         axes = (0, 1, 2)
     else:
         example = (torch.zeros(n, 1, h, w), torch.zeros(n, 1, h, w))
         axes = (0, 2, 3)
-    limits = {"N": 1, "H": MIN_SIDE, "W": MIN_SIDE}
-    dims = {axis: torch.export.Dim(name, min=low) for axis, (name, low) in zip(axes, limits.items(), strict=True)}
+    dims = {
+        axis: torch.export.Dim(dim, min=1 if dim == "N" else MIN_SIDE)
+        for axis, dim in zip(axes, shape.dims, strict=True)
+        if isinstance(dim, str)
+    }
     with warnings.catch_warnings(), _Quiet():
         warnings.simplefilter("ignore")  # about axis names that two inputs share
         program = torch.onnx.export(
@@ -145,7 +205,7 @@ def _trace(generator: Generator, io: str) -> onnx.ModelProto:
             input_names=["ir", "vis"],
             output_names=["fused"],
             dynamic_shapes={"ir": dims, "vis": dims},
-            opset_version=OPSET,
+            opset_version=opset,
             optimize=False,
             verbose=False,
         )
@@ -154,8 +214,9 @@ def _trace(generator: Generator, io: str) -> onnx.ModelProto:
         onnxscript.optimizer.remove_unused_nodes(program.model)
     model: onnx.ModelProto = program.model_proto
     for value in (*model.graph.input, *model.graph.output):
-        for axis, name in zip(axes, limits, strict=True):
-            value.type.tensor_type.shape.dim[axis].dim_param = name
+        for axis, dim in zip(axes, shape.dims, strict=True):
+            if isinstance(dim, str):
+                value.type.tensor_type.shape.dim[axis].dim_param = dim
     # What the exporter noted for itself: sizes that runtimes infer again, stack traces of the machine it ran on.
     del model.graph.value_info[:]
     graph = model.graph
@@ -180,39 +241,6 @@ class _Quiet:
 
     def __exit__(self, *exc: object) -> None:
         logging.disable(logging.NOTSET)
-
-
-def _check_range(generator: Generator) -> None:
-    limit = torch.finfo(torch.float16).max
-    for name, tensor in generator.state_dict().items():
-        if not tensor.abs().max() <= limit:  # also true for NaN
-            raise InputError(
-                f"{name} reaches {tensor.abs().max():.3g}, more than 16 bits hold ({limit:.0f}); "
-                "export with precision fp32"
-            )
-
-
-def _store_weights_in_half(model: onnx.ModelProto) -> None:
-    """Turn the network's initialisers to FP16 and cast them back in the graph."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    casts = []
-    for index, initializer in enumerate(model.graph.initializer):
-        if not initializer.name.startswith(GRAPH_PREFIX) or initializer.data_type != TensorProto.FLOAT:
-            continue
-        half = numpy_helper.to_array(initializer).astype(np.float16)
-        model.graph.initializer[index].CopyFrom(numpy_helper.from_array(half, initializer.name))
-        wide = f"{initializer.name}.fp32"
-        casts.append(helper.make_node("Cast", [initializer.name], [wide], f"{wide}.cast", to=TensorProto.FLOAT))
-        for node in model.graph.node:
-            for slot, name in enumerate(node.input):
-                if name == initializer.name:
-                    node.input[slot] = wide
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.checker.check_model(model, full_check=True)
 
 
 def _hash(state: Mapping[str, torch.Tensor]) -> str:
