@@ -284,8 +284,7 @@ def profile(config: Config, device: torch.device, rounds: int) -> dict[str, Any]
     sources = torch.cat([batch.ir, batch.vis])
     fused = generator(batch.ir, batch.vis).detach()
     with torch.no_grad():
-        cut = cut_patches(sources[:, 0], patches, size)
-        bits = patch_entropy(cut.reshape(-1, size, size)).view(len(patches), 2, -1)
+        bits = patch_entropy(sources[:, 0], patches, size).view(len(patches), 2, -1)
         enough = (bits > config.patches.entropy).all(1).flatten()
         shown = cut_patches(fused[:, 0], patches, size).reshape(-1, 1, size, size)
     shown = shown[enough] if device.type == "cpu" else shown
@@ -300,13 +299,12 @@ def profile(config: Config, device: torch.device, rounds: int) -> dict[str, Any]
         "CLIP, fused and its patches": both(lambda: tower(torch.cat([leaf["fused"], leaf["shown"]]))),
         "VGG, sources": lambda: vgg(sources),
         "VGG, fused": both(lambda: vgg(leaf["fused"])[2]),
-        "cutting patches, sources": lambda: cut_patches(sources[:, 0], patches, size),
+        "entropy of patches, sources": lambda: patch_entropy(sources[:, 0], patches, size),
         "cutting patches, fused": both(lambda: cut_patches(leaf["fused"][:, 0], patches, size)),
-        "entropy": lambda: patch_entropy(cut.reshape(-1, size, size)),
     }
     rows = []
     for name, run in parts.items():
-        graph = torch.no_grad() if "sources" in name or name == "entropy" else nullcontext()
+        graph = torch.no_grad() if "sources" in name else nullcontext()
         with graph:
             run()
             with FlopCounterMode(display=False) as counter:

@@ -23,10 +23,11 @@ from torch import Tensor
 from . import cuda, kernels
 from .errors import DtypeError, InputError
 
-__all__ = ["adain", "patch_entropy", "sample_norm", "use", "wants"]
+__all__ = ["adain", "patch_entropy", "patch_entropy_affine", "sample_norm", "use", "wants"]
 
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
-_NAMES = _DTYPES | {torch.float64: "float64", torch.uint8: "uint8"}
+_PIXELS = _DTYPES | {torch.float64: "float64", torch.uint8: "uint8"}
+_NAMES = _PIXELS | {torch.int32: "int32"}
 #: Kinds of devices whose tensors the network gives to the operators.
 _DEVICES = {"cuda"}
 _on = os.environ.get("PYLDFUSION_TORCH_OPS", "1") != "0"
@@ -150,11 +151,47 @@ def patch_entropy(patches: Tensor) -> Tensor:
     Raises:
         InputError, DtypeError: another shape, an empty patch, another type.
     """
-    if patches.dtype not in _NAMES:
+    if patches.dtype not in _PIXELS:
         raise DtypeError(f"patches are {patches.dtype}; expected uint8 or floating point")
     if patches.ndim != 3 or not patches.shape[1] * patches.shape[2]:
         raise InputError(f"patches have shape {list(patches.shape)}; expected [M,h,w] with pixels in them")
     bits: Tensor = torch.ops.pyldfusion.patch_entropy(patches.detach())
+    return bits
+
+
+def patch_entropy_affine(planes: Tensor, boxes: Tensor, maps: Tensor, size: int) -> Tensor:
+    """Entropy in bits of square boxes cut from planes through affine maps, without storing the patches.
+
+    See :func:`pyldfusion.kernels.entropy_affine`. On a GPU the numbers in ``boxes`` and ``maps`` are not looked at,
+    which would mean waiting for it: a box that leaves the planes reads memory of others.
+
+    Args:
+        planes: [P,H,W], float16, bfloat16 or float32, any strides; on the CPU also float64, counted as float32.
+        boxes: int32 [M,3] as left, top, side, inside the planes, on the planes' device.
+        maps: float32 [M,2,3], finite, likewise: (x, y, 1) of the patch to x and y in the box, from their centres.
+        size: side of a patch in pixels.
+
+    Returns:
+        float64 [M,P] on the same device, without a gradient.
+
+    Raises:
+        InputError, DtypeError: another shape or device, another type.
+    """
+    if planes.dtype not in _DTYPES and planes.dtype != torch.float64:
+        raise DtypeError(f"planes are {planes.dtype}; expected float16, bfloat16 or float32")
+    if planes.ndim != 3:
+        raise InputError(f"planes have shape {list(planes.shape)}; expected [P,H,W]")
+    for name, given, shape, dtype in (
+        ("boxes", boxes, (len(boxes), 3), torch.int32),
+        ("maps", maps, (len(boxes), 2, 3), torch.float32),
+    ):
+        if given.dtype != dtype:
+            raise DtypeError(f"{name} are {given.dtype}; expected {dtype}")
+        if given.shape != shape or given.device != planes.device:
+            raise InputError(
+                f"{name} have shape {list(given.shape)} on {given.device}; expected {list(shape)} on {planes.device}"
+            )
+    bits: Tensor = torch.ops.pyldfusion.patch_entropy_affine(planes.detach(), boxes, maps, size)
     return bits
 
 
@@ -260,6 +297,12 @@ def _patch_entropy_cpu(patches: Tensor) -> Tensor:
     return torch.from_numpy(kernels.entropy(patches.numpy(), threads=torch.get_num_threads()))
 
 
+def _patch_entropy_affine_cpu(planes: Tensor, boxes: Tensor, maps: Tensor, size: int) -> Tensor:
+    threads = torch.get_num_threads()
+    bits = kernels.entropy_affine(planes.float().numpy(), boxes.numpy(), maps.numpy(), size, threads=threads)
+    return torch.from_numpy(bits)
+
+
 # on a GPU
 
 
@@ -333,6 +376,16 @@ def _patch_entropy_cuda(patches: Tensor) -> Tensor:
     return bits
 
 
+def _patch_entropy_affine_cuda(planes: Tensor, boxes: Tensor, maps: Tensor, size: int) -> Tensor:
+    boxes, maps = boxes.contiguous(), maps.contiguous()
+    bits = _patch_entropy_affine_fake(planes, boxes, maps, size)
+    cuda.entropy_affine(
+        _array(planes), _array(boxes), _array(maps), size,
+        trust_boxes=True, out=_array(bits), stream=_stream(planes),
+    )  # fmt: skip
+    return bits
+
+
 def _as(tensor: Tensor | None, dense: torch.memory_format = torch.contiguous_format) -> Tensor | None:
     return None if tensor is None else tensor.contiguous(memory_format=dense)
 
@@ -367,6 +420,10 @@ def _sample_norm_backward_fake(
 
 def _patch_entropy_fake(patches: Tensor) -> Tensor:
     return patches.new_empty(patches.shape[:1], dtype=torch.float64)
+
+
+def _patch_entropy_affine_fake(planes: Tensor, boxes: Tensor, maps: Tensor, size: int) -> Tensor:
+    return planes.new_empty((boxes.shape[0], planes.shape[0]), dtype=torch.float64)
 
 
 # gradients
@@ -439,6 +496,12 @@ _OPERATORS: dict[str, tuple[str, Callable[..., Any], Callable[..., Any], Callabl
         _patch_entropy_cpu,
         _patch_entropy_cuda,
         _patch_entropy_fake,
+    ),
+    "patch_entropy_affine": (
+        "(Tensor planes, Tensor boxes, Tensor maps, int size) -> Tensor",
+        _patch_entropy_affine_cpu,
+        _patch_entropy_affine_cuda,
+        _patch_entropy_affine_fake,
     ),
 }
 for _name, (_schema, _cpu, _cuda, _fake) in _OPERATORS.items():

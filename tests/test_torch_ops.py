@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyldfusion import cuda, torch_ops
+from pyldfusion import cuda, kernels, torch_ops
 from pyldfusion.errors import DtypeError, InputError
 from pyldfusion.generator import NORM_EPS, Generator
-from trainer import entropy as trainer_entropy
+from trainer.config import PatchConfig
+from trainer.entropy import histogram_entropy, patch_entropy
+from trainer.patches import draw_patches
 from trainer.start.initialise import initialise
 
 needs_gpu = pytest.mark.skipif(not (torch.cuda.is_available() and cuda.available()), reason="no GPU with kernels here")
@@ -105,6 +107,14 @@ def opcheck_arguments(device: str):
         y, offset, rstd = torch.ops.pyldfusion.adain(x, None, None, None, 1e-5, False)
         yield "adain_backward", (torch.ones_like(y), x, None, None, offset, rstd, False)
     yield "patch_entropy", (torch.rand(3, 6, 7, device=device),)
+    yield "patch_entropy_affine", (torch.rand(3, 16, 17, device=device), *affine_boxes(device), 9)
+
+
+def affine_boxes(device: str) -> tuple[Tensor, Tensor]:
+    """Boxes within 16x17 and maps: a turn with a shift, and the identity."""
+    boxes = torch.tensor([[0, 1, 15], [4, 2, 8]], dtype=torch.int32)
+    maps = torch.tensor([[[0.9, -0.4, 1.0], [0.4, 0.9, -2.0]], [[1.0, 0, 0], [0, 1, 0]]])
+    return boxes.to(device), maps.to(device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -147,6 +157,7 @@ def test_second_gradients_are_refused():
 def test_what_is_refused():
     x = noise(2, 3, 4, 4)
     style = noise(2, 3)
+    boxes, maps = affine_boxes("cpu")
     for call, error, says in (
         (lambda: torch_ops.adain(x.long()), DtypeError, "x is torch.int64"),
         (lambda: torch_ops.adain(x[0]), InputError, r"x has shape \[3, 4, 4\]"),
@@ -158,6 +169,13 @@ def test_what_is_refused():
         (lambda: torch_ops.patch_entropy(x), InputError, "patches have shape"),
         (lambda: torch_ops.patch_entropy(x[0, 0].long()), DtypeError, "int64"),
         (lambda: torch_ops.patch_entropy(x[0, :, :0]), InputError, "patches have shape"),
+        (lambda: torch_ops.patch_entropy(x[0].int()), DtypeError, "int32"),
+        (lambda: torch_ops.patch_entropy_affine(x, boxes, maps, 4), InputError, r"planes have .*\[P,H,W\]"),
+        (lambda: torch_ops.patch_entropy_affine(x[0].int(), boxes, maps, 4), DtypeError, "planes are torch.int32"),
+        (lambda: torch_ops.patch_entropy_affine(x[0], boxes.long(), maps, 4), DtypeError, "boxes are torch.int64"),
+        (lambda: torch_ops.patch_entropy_affine(x[0], boxes, maps[:1], 4), InputError, r"expected \[2, 2, 3\] on cpu"),
+        (lambda: torch_ops.patch_entropy_affine(x[0], boxes[:, :2], maps, 4), InputError, r"expected \[2, 3\] on cpu"),
+        (lambda: torch_ops.patch_entropy_affine(x[0], boxes, maps, 4), InputError, r"boxes\[0\] .*inside the 4x4"),
     ):
         with pytest.raises(error, match=says):
             call()
@@ -176,10 +194,10 @@ def test_patch_entropy_counts_as_torch_does(device, dtype):
     patches = torch.rand(5, 33, 31, generator=torch.Generator().manual_seed(1)).to(device)
     patches = (patches * 255).to(torch.uint8) if dtype == torch.uint8 else patches.to(dtype)
     values = patches / 255 if dtype == torch.uint8 else patches
-    expected = trainer_entropy.histogram_entropy(values.double())
+    expected = histogram_entropy(values.double())
     torch.testing.assert_close(torch_ops.patch_entropy(patches), expected, rtol=0, atol=1e-9)
     strided = torch_ops.patch_entropy(patches.transpose(1, 2)[:, ::2])
-    torch.testing.assert_close(strided, trainer_entropy.histogram_entropy(values.double()[..., ::2]), rtol=0, atol=1e-9)
+    torch.testing.assert_close(strided, histogram_entropy(values.double()[..., ::2]), rtol=0, atol=1e-9)
 
 
 # the network with them
@@ -337,7 +355,20 @@ def test_the_network_runs_on_the_kernels(emulated, everywhere):
     torch.testing.assert_close(grads, plain_grads, rtol=1e-3, atol=1e-4 * scale.item())
 
 
-def test_entropy_of_the_trainer_runs_on_the_kernel(emulated, everywhere):
-    patches = torch.rand(4, 20, 22, generator=torch.Generator().manual_seed(1))
-    expected = trainer_entropy.histogram_entropy(patches)
-    torch.testing.assert_close(trainer_entropy.patch_entropy(patches), expected, rtol=0, atol=1e-9)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_entropy_of_affine_boxes_runs_on_the_kernel(emulated, everywhere, dtype):
+    planes = torch.rand(2, 16, 17, generator=torch.Generator().manual_seed(1)).to(dtype)
+    boxes, maps = affine_boxes("cpu")
+    expected = kernels.entropy_affine(planes.float().numpy(), boxes.numpy(), maps.numpy(), 20)
+    strided = boxes.repeat_interleave(2, 0)[::2], maps.mT.contiguous().mT
+    for given in ((boxes, maps), strided):
+        bits = torch_ops.patch_entropy_affine(planes, *given, 20)
+        torch.testing.assert_close(bits, torch.from_numpy(expected), rtol=0, atol=1e-9)
+
+
+def test_the_trainer_s_filter_runs_on_the_kernel(emulated, everywhere):
+    planes = torch.rand(2, 24, 26, generator=torch.Generator().manual_seed(1))
+    drawn = draw_patches(PatchConfig(count=4, side=(9, 20)), 24, 26, seed=0, step=0)
+    expected = kernels.entropy_affine(planes.numpy(), drawn.boxes.astype("int32"), drawn.maps, 12)
+    found = patch_entropy(planes, drawn, 12)
+    torch.testing.assert_close(found, torch.from_numpy(expected), rtol=0, atol=1e-9)

@@ -7,9 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pyldfusion import kernels  # noqa: E402
 from pyldfusion.errors import DtypeError, InputError  # noqa: E402
-from trainer.entropy import histogram_entropy, patch_entropy  # noqa: E402
 from trainer.losses import direction_loss, direction_regularization, fidelity_loss  # noqa: E402
 
 
@@ -205,57 +203,3 @@ def test_other_wrong_arguments_are_named():
         fidelity_loss([], [], [])
     with pytest.raises(InputError, match=r"features_vis\[0\] has shape \[1, 2, 3, 4\]"):
         fidelity_loss([planes], [planes], [torch.ones(1, 2, 3, 4)])
-
-
-# entropy
-
-
-def entropy_of(patch):
-    counts, _ = np.histogram(patch[~np.isnan(patch)], bins=256, range=(0.0, 1.0))
-    p = counts[counts > 0] / max(counts.sum(), 1)
-    return -(p * np.log2(p)).sum()
-
-
-def hostile_patches(dtype):
-    random = np.random.default_rng(3)
-    patches = random.random((9, 31, 37))
-    patches[1] = 0.3
-    patches[2] = 1
-    patches[3] = 2
-    patches[4] = random.integers(0, 257, (31, 37)) / 256  # the edges themselves, and 1
-    patches[5] = random.integers(0, 256, (31, 37)) / 255
-    patches[6] = 3 * random.random((31, 37)) - 1
-    patches[7, ::2] = np.nan
-    patches[7, 1, :3] = np.inf, -np.inf, -0.0
-    patches[8] = random.random((31, 37)) ** 8
-    return patches.astype(dtype)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_entropy_is_the_same_by_torch_by_the_kernel_and_by_numpy(dtype, monkeypatch):
-    monkeypatch.setattr("trainer.entropy._PIXELS_AT_ONCE", 2500)  # in parts of two patches
-    patches = hostile_patches(dtype)
-    by_torch = histogram_entropy(torch.from_numpy(patches))
-    np.testing.assert_allclose(by_torch.numpy(), kernels.entropy(patches), rtol=0, atol=1e-12)
-    np.testing.assert_allclose(by_torch.numpy(), [entropy_of(patch) for patch in patches], rtol=0, atol=1e-12)
-    torch.testing.assert_close(patch_entropy(torch.from_numpy(patches)), by_torch, rtol=0, atol=1e-12)
-    assert by_torch[1] == by_torch[2] == by_torch[3] == 0
-
-
-def test_entropy_reproduces_the_original_code(shared):
-    saved = np.load(shared / "upstream" / "entropy.npz")
-    patches = torch.from_numpy(saved["patches"][:, 0])
-    np.testing.assert_allclose(histogram_entropy(patches).numpy(), saved["entropy"], rtol=0, atol=1e-4)
-
-
-def test_entropy_takes_what_a_training_step_has():
-    patches = torch.rand(2, 9, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    assert not patch_entropy(patches).requires_grad
-    torch.testing.assert_close(patch_entropy(patches.bfloat16()), patch_entropy(patches.bfloat16().double()))
-    torch.testing.assert_close(patch_entropy(patches.mT), patch_entropy(patches))
-    assert patch_entropy(patches[:0]).shape == (0,)
-    for wrong in (patches[0], patches[:, :0]):
-        with pytest.raises(InputError, match=r"\[M,h,w\]"):
-            patch_entropy(wrong)
-    with pytest.raises(DtypeError, match=r"uint8"):
-        patch_entropy(torch.zeros(1, 3, 3, dtype=torch.uint8))

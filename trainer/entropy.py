@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyldfusion import kernels, torch_ops
-from pyldfusion.errors import DtypeError, InputError
+from pyldfusion import torch_ops
+
+from .patches import Patches, check_planes, cut_patches
 
 __all__ = ["patch_entropy"]
 
@@ -15,35 +16,41 @@ _PIXELS_AT_ONCE = 1 << 24
 
 
 @torch.no_grad()
-def patch_entropy(patches: Tensor) -> Tensor:
-    """Entropy in bits (0 to 8) of each patch's histogram: 256 equal bins on [0, 1], the last one closed.
+def patch_entropy(planes: Tensor, patches: Patches, size: int) -> Tensor:
+    """Entropy in bits (0 to 8) of the histogram of each patch that :func:`~trainer.patches.cut_patches` would cut.
 
-    Values outside and NaN are not counted; a histogram with nothing in it has 0 bits. On the CPU and on CUDA this is
-    the native kernel; elsewhere it is torch. Nothing waits for the device.
+    256 equal bins on [0, 1], the last one closed; a histogram with nothing in it has 0 bits. On the CPU, and on CUDA
+    where its kernels are, pixels are looked up and counted in float32 and no patch is stored; elsewhere patches are
+    cut and counted in torch. Nothing waits for the device.
 
     Args:
-        patches: [M,h,w] floating point, on any device; half precision is brought to float32 first.
+        planes: [P,H,W] floating point in [0, 1], of the size the patches were drawn for, on any device.
+        patches: from :func:`~trainer.patches.draw_patches`.
+        size: side of the patches, in pixels.
 
     Returns:
-        float64 [M] on the same device, without a gradient.
+        float64 [count,P] on the same device, without a gradient.
 
     Raises:
-        InputError, DtypeError: another shape, an empty patch, not floating point.
+        InputError, DtypeError: as :func:`~trainer.patches.cut_patches`.
     """
-    if not patches.is_floating_point():
-        raise DtypeError(f"patches are {patches.dtype}; expected floating point in [0, 1]")
-    if patches.ndim != 3 or not patches.shape[1] * patches.shape[2]:
-        raise InputError(f"patches have shape {list(patches.shape)}; expected [M,h,w] with pixels in them")
-    if torch_ops.wants(patches):
-        return torch_ops.patch_entropy(patches)
-    patches = patches.detach().to(torch.promote_types(patches.dtype, torch.float32))
-    if patches.device.type == "cpu":
-        return torch.from_numpy(kernels.entropy(patches.numpy(), threads=torch.get_num_threads()))
-    return histogram_entropy(patches)
+    check_planes(planes, patches, size)
+    if planes.device.type == "cpu" or torch_ops.wants(planes):
+        boxes, maps = (
+            torch.from_numpy(array).to(planes.device, dtype, non_blocking=True)
+            for array, dtype in ((patches.boxes, torch.int32), (patches.maps, torch.float32))
+        )
+        return torch_ops.patch_entropy_affine(planes, boxes, maps, size)
+    # means of values in [0, 1] that rounding put outside would not be counted
+    cut = cut_patches(planes, patches, size).clamp(0, 1)
+    return histogram_entropy(cut.flatten(0, 1)).view(cut.shape[:2])
 
 
 def histogram_entropy(patches: Tensor) -> Tensor:
-    """:func:`patch_entropy` in torch alone, a few patches at a time. Counts are whole numbers: no order matters."""
+    """Entropy of stored patches [M,h,w] in torch alone, a few at a time: float64 [M].
+
+    Values outside [0, 1] and NaN are not counted. Counts are whole numbers: no order matters.
+    """
     pixels = patches.flatten(1)
     counts = torch.zeros(len(pixels), 257, dtype=torch.int32, device=pixels.device)
     at_once = max(1, _PIXELS_AT_ONCE // pixels.shape[1])

@@ -111,14 +111,10 @@ class LanguageDriven:
             return Chosen(cut[mask], numbers[mask], None, kept, len(cut))
         return Chosen(cut, numbers, mask.to(cut.dtype), kept, len(cut))
 
-    @torch.no_grad()
     def _enough_to_see(self, ir: Tensor, vis: Tensor, patches: Patches) -> Tensor:
         """Bool [crops x B]: the entropy of both sources' patches is above sigma, on the patch as CLIP would see it."""
-        size = self.clip.tower.size
-        cut = cut_patches(torch.cat([ir, vis])[:, 0], patches, size)
-        # means of values in [0, 1] that rounding put outside would not be counted
-        bits = patch_entropy(cut.clamp(0, 1).reshape(-1, size, size)).view(len(patches), 2, len(ir))
-        return (bits > self.patches.entropy).all(1).flatten()
+        bits = patch_entropy(torch.cat([ir, vis])[:, 0], patches, self.clip.tower.size)
+        return (bits > self.patches.entropy).view(len(patches), 2, len(ir)).all(1).flatten()
 
     def _fidelity(self, fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
         with torch.no_grad():

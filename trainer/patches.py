@@ -1,7 +1,8 @@
 """Patches: random crops, each turned, shifted, enlarged and sheared a little, all cut in one resampling.
 
 A crop and its affine map are the same for every picture of a step and for the infrared, visible and fused plane, so
-the planes of a batch are the channels of ONE image, and the sampling points of all crops are one tall grid on it.
+the planes of a batch are the channels of ONE image, and the sampling points of all crops are one tall grid on it. The
+loss looks at fused patches alone; of the sources' it needs the entropy, which entropy.py takes without cutting them.
 """
 
 from __future__ import annotations
@@ -124,6 +125,15 @@ def cut_patches(planes: Tensor, patches: Patches, size: int) -> Tensor:
     Raises:
         InputError, DtypeError: planes of another shape, a size below 1, not floating point.
     """
+    check_planes(planes, patches, size)
+    count = len(patches)
+    grid = _sampling_points(patches, size, planes.device, planes.dtype)
+    tall = F.grid_sample(planes[None], grid.view(1, count * size, size, 2), padding_mode="zeros", align_corners=False)
+    return tall.view(len(planes), count, size, size).transpose(0, 1)
+
+
+def check_planes(planes: Tensor, patches: Patches, size: int) -> None:
+    """Refuse planes of which these patches cannot be cut; see :func:`cut_patches`."""
     if not planes.is_floating_point():
         raise DtypeError(f"planes are {planes.dtype}; expected floating point")
     if planes.ndim != 3 or planes.shape[1:] != (patches.height, patches.width):
@@ -133,10 +143,6 @@ def cut_patches(planes: Tensor, patches: Patches, size: int) -> Tensor:
         )
     if size < 1:
         raise InputError(f"patches of {size} pixels; expected a side of at least 1")
-    count = len(patches)
-    grid = _sampling_points(patches, size, planes.device, planes.dtype)
-    tall = F.grid_sample(planes[None], grid.view(1, count * size, size, 2), padding_mode="zeros", align_corners=False)
-    return tall.view(len(planes), count, size, size).transpose(0, 1)
 
 
 def _sampling_points(patches: Patches, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
