@@ -261,7 +261,17 @@ inline py::object percentiles16(const py::object& frame, double low, double high
   p.low = low;
   p.high = high;
   p.counts = static_cast<std::uint32_t*>(call.workspace(kCounts16 * 4));
-  p.range = static_cast<float*>(call.output("out", out, kF32, {2}).data);
+  if (out.is_none()) {
+    p.range = static_cast<float*>(call.output("out", out, kF32, {2}).data);
+  } else {
+    const DeviceArray& given = call.written("out", out);
+    expect_type("out", given, {kF32, kF64});
+    expect_shape("out", given, {2}, "both percentiles");
+    expect_strides("out", given, {1}, "C order");
+    if (given.type == kF64) p.exact = static_cast<double*>(given.data);
+    else p.range = static_cast<float*>(given.data);
+    call.result(out);
+  }
   refuse("percentiles16", problem_on_gpu(p));
   return call.run([&](Stream on) { return percentiles16_cuda(p, on); });
 }

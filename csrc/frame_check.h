@@ -107,7 +107,8 @@ inline const char* problem_on_gpu(const Frame16& f) {
 inline const char* problem_on_gpu(const Percentiles16Params& p) {
   if (p.frame.height < 1 || p.frame.width < 1) return "the frame is empty";
   if (!(p.low >= 0 && p.low <= 100 && p.high >= 0 && p.high <= 100)) return "a percentage is not in 0..100";
-  if (!aligned(p.counts, 16) || !aligned(p.range, 4)) return "the counts are not aligned to 16 bytes, or the range to 4";
+  if (!aligned(p.counts, 16)) return "the counts are not aligned to 16 bytes";
+  if (!aligned(p.range, 4) || !aligned(p.exact, 8)) return "the percentiles are not aligned to their elements";
   return problem_on_gpu(p.frame);
 }
 

@@ -65,7 +65,7 @@ struct Ranks {
 // One block. Every thread sums its own 64 counts, a scan makes these places in the order of pixels, and the thread in
 // whose stretch a place lies looks up its value.
 __global__ void __launch_bounds__(kScanThreads)
-    percentiles_kernel(const std::uint32_t* counts, const Ranks ranks, float* range) {
+    percentiles_kernel(const std::uint32_t* counts, const Ranks ranks, float* range, double* exact) {
   __shared__ std::uint32_t sums[2][kScanThreads];
   __shared__ std::int32_t found[4];
   const int me = static_cast<int>(threadIdx.x);
@@ -90,9 +90,10 @@ __global__ void __launch_bounds__(kScanThreads)
     found[i] = bin;
   }
   __syncthreads();
-  if (me == 0) {
-    range[0] = static_cast<float>(percentile(ranks.low, found[0], found[1]));
-    range[1] = static_cast<float>(percentile(ranks.high, found[2], found[3]));
+  if (me < 2) {
+    const double value = percentile(me ? ranks.high : ranks.low, found[2 * me], found[2 * me + 1]);
+    if (range) range[me] = static_cast<float>(value);
+    if (exact) exact[me] = value;
   }
 }
 
@@ -118,7 +119,7 @@ Status percentiles16_cuda(const Percentiles16Params& p, Stream stream) {
   const std::int64_t pixels = p.frame.height * p.frame.width;
   const Ranks ranks{rank_of(p.low, pixels), rank_of(p.high, pixels)};
   return launch("percentiles16", &percentiles_kernel, dim3{1, 1, 1}, dim3{kScanThreads, 1, 1}, 0, stream,
-                static_cast<const std::uint32_t*>(p.counts), ranks, p.range);
+                static_cast<const std::uint32_t*>(p.counts), ranks, p.range, p.exact);
 }
 
 }  // namespace ldf

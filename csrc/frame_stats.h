@@ -27,7 +27,8 @@ struct Percentiles16Params {
   Frame16 frame;         // at least one pixel
   double low, high;      // percentages, 0..100
   std::uint32_t* counts;  // device scratch of [65536], 16-byte aligned, overwritten with the histogram
-  float* range;          // [2], overwritten: both percentiles, rounded from double; what Gain::range takes
+  float* range;          // [2], overwritten, or null: both percentiles, rounded; what Gain::range takes
+  double* exact;         // [2], overwritten, or null: the same before they are rounded
 };
 
 // The same in double, on the CPU.

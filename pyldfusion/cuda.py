@@ -428,10 +428,10 @@ def percentiles16(frame: Any, low: float, high: float, *, out: Any = None, strea
     Args:
         frame: uint16 [H,W] of at least one pixel, any strides.
         low, high: percentages, 0 to 100.
-        out: float32 [2] to write to.
+        out: float32 or float64 [2] to write to.
 
     Returns:
-        float32 [2], which :func:`frame_to_plane` takes as its ``gain``.
+        ``out``, or float32 [2], which :func:`frame_to_plane` takes as its ``gain``.
     """
     return _module().percentiles16(frame, float(low), float(high), out, stream)
 

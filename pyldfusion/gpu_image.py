@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import cuda, torch_ops
 from .errors import DtypeError, InputError
 from .image import LUMA_BGR, MIN_SIDE, is_on_gpu
 from .thermal import PERCENTILES
@@ -166,7 +167,7 @@ def _infrared(ir: Tensor, rgb: bool, thermal: tuple[float, float] | None) -> Ten
         return _to_8bit(plane)
     counts = plane.to(torch.int32)
     if thermal is None:
-        low, high = _percentiles(counts)
+        low, high = _percentiles(plane)
         high = torch.where(high > low, high, low + 1)
     else:
         low, high = (torch.full((), count, dtype=torch.float64, device=ir.device) for count in thermal)
@@ -174,11 +175,14 @@ def _infrared(ir: Tensor, rgb: bool, thermal: tuple[float, float] | None) -> Ten
     return grey.clamp(0, 255).to(torch.uint8)
 
 
-def _percentiles(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`~pyldfusion.thermal.percentile_range`, two numbers that stay on the device."""
-    ordered = counts.flatten().sort().values.to(torch.float64)
-    low, high = (_at(ordered, percent / 100 * (len(ordered) - 1)) for percent in PERCENTILES)
-    return low, high
+def _percentiles(plane: Tensor) -> Tensor:
+    """As :func:`~pyldfusion.thermal.percentile_range`: float64 [2] that stays on the device."""
+    if torch_ops.has_kernels(plane.device):
+        low_high = torch.empty(2, dtype=torch.float64, device=plane.device)
+        cuda.percentiles16(plane, *PERCENTILES, out=low_high)
+        return low_high
+    ordered = plane.to(torch.int32).flatten().sort().values.to(torch.float64)
+    return torch.stack([_at(ordered, percent / 100 * (len(ordered) - 1)) for percent in PERCENTILES])
 
 
 def _at(ordered: Tensor, place: float) -> Tensor:

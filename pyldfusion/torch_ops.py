@@ -23,7 +23,7 @@ from torch import Tensor
 from . import cuda, kernels
 from .errors import DtypeError, InputError
 
-__all__ = ["adain", "patch_entropy", "patch_entropy_affine", "sample_norm", "use", "wants"]
+__all__ = ["adain", "has_kernels", "patch_entropy", "patch_entropy_affine", "sample_norm", "use", "wants"]
 
 _DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _PIXELS = _DTYPES | {torch.float64: "float64", torch.uint8: "uint8"}
@@ -56,9 +56,12 @@ class use:  # noqa: N801 - a switch in the manner of torch.set_grad_enabled
 
 def wants(x: Tensor) -> bool:
     """Whether the network uses these operators for ``x`` [N,C,H,W]; else, and in every export, it is plain torch."""
-    if not (_on and x.device.type in _DEVICES and x.dtype in _DTYPES):
-        return False
-    return not _exporting() and _kernels()
+    return x.dtype in _DTYPES and has_kernels(x.device) and not _exporting()
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether the CUDA kernels are there for tensors of ``device``, and not turned off."""
+    return _on and device.type in _DEVICES and _kernels()
 
 
 def _exporting() -> bool:

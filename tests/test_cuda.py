@@ -221,6 +221,9 @@ def test_gain_stays_on_the_device():
     np.testing.assert_array_equal(counts, np.bincount(infrared.ravel(), minlength=65536))
     limits = cuda.percentiles16(infrared, 1, 99)
     np.testing.assert_allclose(host(limits), np.percentile(infrared, (1, 99)), rtol=1e-6)
+    exact = np.zeros(2)
+    assert cuda.percentiles16(infrared, 1, 99, out=exact) is exact
+    assert tuple(exact) == kernels.percentiles16(infrared, 1, 99)
     result = host(cuda.frame_to_plane(infrared, "grey", gain=limits))
     expected = kernels.frame_to_plane(infrared, "grey", gain=tuple(host(limits).tolist()))
     np.testing.assert_array_equal(result, expected)
@@ -256,6 +259,8 @@ def test_what_frames_refuse():
         (lambda: cuda.plane_to_frame(fused, bgr, cover=fused), DtypeError, "cover is float32"),
         (lambda: cuda.percentiles16(bgr, 1, 99), DtypeError, "frame is uint8; expected uint16"),
         (lambda: cuda.percentiles16(frame("grey", np.uint16), 1, 101), InputError, "percentage"),
+        (lambda: cuda.percentiles16(frame("grey", np.uint16), 1, 99, out=np.zeros(2, int)), DtypeError, "out is int64"),
+        (lambda: cuda.percentiles16(frame("grey", np.uint16), 1, 99, out=np.zeros(3)), InputError, "out has shape"),
         (lambda: cuda.frame_to_plane("frame.png"), InputError, "frame is a str"),
     ):
         with pytest.raises(error, match=says):

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from pyldfusion import Fuser, fuser, gpu_image, image
+from pyldfusion import Fuser, fuser, gpu_image, image, thermal, torch_ops
 from pyldfusion.artefact import open_artefact
 from pyldfusion.engines.base import open_engine
 from pyldfusion.errors import DtypeError, EngineError, InputError
@@ -397,6 +397,17 @@ class TestArrays:
             frame = frame.astype(np.uint16)
             fused = gpu.fuse(torch.from_numpy(frame), torch.from_numpy(vis), thermal=thermal)
             assert np.array_equal(fused.numpy(), gpu.fuse(frame, vis, thermal=thermal))
+
+    @pytest.mark.parametrize("by_kernel", [True, False])
+    def test_the_range_of_counts_is_the_hosts(self, by_kernel, emulated_cuda, monkeypatch):
+        monkeypatch.setattr(torch_ops, "_DEVICES", {"cpu"} if by_kernel else set())
+        for size in ((16, 16), (21, 34), (40, 300)):
+            ir = random_frame(3, size, "uint16")
+            for frame in (ir, np.full_like(ir, 65535), ir[::-1, ::2].copy(), ir // 257 + 9000):
+                for plane in (torch.from_numpy(frame), torch.from_numpy(frame).T, torch.from_numpy(frame)[:, 1::3]):
+                    low_high = gpu_image._percentiles(plane)
+                    assert low_high.dtype == torch.float64
+                    assert tuple(low_high.tolist()) == thermal.percentile_range(plane.numpy())
 
     @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
     def test_infrared_of_three_channels(self, gpu, dtype):

@@ -102,6 +102,7 @@ class Percentiles16(ctypes.Structure):
         ("high", c_double),
         ("counts", c_void_p),
         ("range", c_void_p),
+        ("exact", c_void_p),
     ]
 
 
@@ -216,12 +217,12 @@ def frame16(call, ir):
     call.point(ir, "frame", "pixels")
 
 
-def percentiles16(library, ir, low=0.5, high=99.5):
+def percentiles16(library, ir, low=0.5, high=99.5, dtype=np.float32):
     call = Call(Percentiles16(low=low, high=high))
-    counts, window = np.full(65536, 0xCDCDCDCD, np.uint32), np.full(2, np.nan, np.float32)
+    counts, window = np.full(65536, 0xCDCDCDCD, np.uint32), np.full(2, np.nan, dtype)
     frame16(call, ir)
     call.point(counts, "counts")
-    call.point(window, "range")
+    call.point(window, "range" if dtype == np.float32 else "exact")
     assert call.run(library.t_percentiles16) == 0
     return window, counts
 
@@ -441,9 +442,11 @@ def test_percentiles_are_the_cpus(library, size):
         np.zeros(size, np.uint16),
     ):
         for low, high in ((0.5, 99.5), (0, 100), (33.3, 66.7)):
-            window, counts = percentiles16(library, ir, low, high)
-            np.testing.assert_array_equal(counts, kernels.histogram16(ir))
-            assert window.tolist() == np.float32(kernels.percentiles16(ir, low, high)).tolist()
+            expected = kernels.percentiles16(ir, low, high)
+            for dtype in (np.float32, np.float64):
+                window, counts = percentiles16(library, ir, low, high, dtype)
+                np.testing.assert_array_equal(counts, kernels.histogram16(ir))
+                assert window.tolist() == dtype(expected).tolist()
 
 
 def test_percentiles_of_any_layout(library):
