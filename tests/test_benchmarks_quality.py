@@ -67,11 +67,10 @@ def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
             folder = tmp_path / "sets" / name / kind
             folder.mkdir(parents=True)
             cv2.imwrite(str(folder / "1.png"), picture(2 * k + (kind == "ir")))
-    for kind in ("mine",):
-        (tmp_path / kind / "a").mkdir(parents=True)
-        (tmp_path / kind / "b").mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / kind / "a" / "1.png"), picture(1))
-        cv2.imwrite(str(tmp_path / kind / "b" / "1.png"), picture(3))
+    # others' pictures often have three channels where the pair has one
+    for name, result in (("a", cv2.cvtColor(picture(1), cv2.COLOR_GRAY2BGR)), ("b", picture(3))):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "mine" / name / "1.png"), result)
     arguments = ["--data", str(tmp_path / "sets"), "--weights", "ours=lite", "--results", f"mine={tmp_path / 'mine'}"]
     report, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
     assert main([*arguments, "--json", str(report), "--sheet", str(sheet)]) == 0

@@ -150,8 +150,8 @@ def read_sample(files: PairFiles, short_side: int = 0, luma: bool = False) -> Sa
         InputError: a file that cannot be read, or sizes that differ.
     """
     ir, vis = infrared_to_8bit(read_image(files.ir)), to_eight_bits(read_image(files.vis))
-    if luma and vis.ndim == 3:
-        vis = cv2.cvtColor(vis, cv2.COLOR_BGR2GRAY)
+    if luma:
+        vis = _luma(vis)
     native = vis.shape[1], vis.shape[0]
     if ir.shape != vis.shape[:2]:
         raise InputError(
@@ -185,7 +185,7 @@ def score(
     Args:
         root: the set.
         methods: by name.
-        short_side, luma: as in :func:`read_sample`.
+        short_side, luma: as in :func:`read_sample`; ``luma`` holds for the fused pictures too.
         limit: the first so many pairs only; 0: all.
         common: only the pairs that every method has.
         also: (fused, ir, vis) -> more values of the same kind.
@@ -200,10 +200,16 @@ def score(
         if able and not (common and len(able) < len(methods)):
             sample = read_sample(files, short_side, luma)
             for name, method in able.items():
-                triple = method.fuse(sample), sample.ir, sample.vis
+                fused = method.fuse(sample)
+                # others' pictures may have three channels where the pair has one
+                triple = _luma(fused) if luma else fused, sample.ir, sample.vis
                 scores[name][files.name] = metrics.evaluate(*triple) | (also(*triple) if also else {})
         advance()
     return scores
+
+
+def _luma(image: Image) -> Image:
+    return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
 def _resized(image: Image, size: tuple[int, int]) -> Image:
