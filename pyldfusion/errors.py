@@ -6,6 +6,8 @@ All of them derive from :class:`PyldfusionError` and from the built-in exception
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 __all__ = [
     "ArtefactError",
     "CudaError",
@@ -15,6 +17,7 @@ __all__ = [
     "EngineError",
     "InputError",
     "PyldfusionError",
+    "did_you_mean",
 ]
 
 
@@ -51,3 +54,20 @@ class CudaError(EngineError):
 
     After an error inside a kernel ("an illegal memory access") CUDA refuses everything else in this process.
     """
+
+
+def did_you_mean(word: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a message about an unknown word: ``"; did you mean 'lite'?"``, or nothing if none is close.
+
+    Args:
+        word: what was given; its case does not count.
+        known: what would have been right.
+        cutoff: how much of it must agree, 0 to 1 (:func:`difflib.get_close_matches`).
+    """
+    import difflib  # here: an error can wait for it, `import pyldfusion` should not
+
+    words = list(known)
+    close = difflib.get_close_matches(str(word), words, 1, cutoff) or difflib.get_close_matches(
+        str(word).lower(), words, 1, cutoff
+    )
+    return f"; did you mean {close[0]!r}?" if close else ""

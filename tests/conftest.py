@@ -8,8 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import onnx
+
+    from pyldfusion.generator import Generator
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,6 +49,25 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     metadata = import_weights(save_author_files(fill(LDLite(), seed=2), folder), folder / "lite.safetensors")
     export_onnx(load_generator(folder / "lite.safetensors"), folder / "lite.onnx", metadata=metadata)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_network() -> Generator:
+    """A network like lite with a few channels, seeded: files of it are small and load at once."""
+    pytest.importorskip("torch")
+    from pyldfusion.generator import Generator, Variant
+    from trainer.start.initialise import initialise
+
+    return initialise(Generator(Variant((4, 4, 8, 8), False, "sigmoid")), seed=3).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_frames(tiny_network: Generator) -> onnx.ModelProto:
+    """The graph of frames of :func:`tiny_network`, any size; not to be changed."""
+    pytest.importorskip("onnx")
+    from export.onnx import build_model
+
+    return build_model(tiny_network)
 
 
 @pytest.fixture(scope="session")

@@ -12,12 +12,12 @@ import torch
 
 from export.__main__ import main
 from export.onnx import export_onnx
-from export.verify import load_double, verify_onnx
+from export.verify import load_double
 from pyldfusion.artefact import open_artefact
 from pyldfusion.author_weights import import_weights
 from pyldfusion.engines.onnx import import_onnxruntime
 from pyldfusion.engines.openvino import import_openvino
-from pyldfusion.errors import ArtefactError, EngineError, InputError
+from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.generator import Generator, load_generator
 from pyldfusion.rewrites import for_inference
 
@@ -221,19 +221,6 @@ def test_bf16_on_real_weights(shared, ldlite):
         assert 10 * np.log10(255**2 / np.mean((fused - exact) ** 2)) >= least
 
 
-def test_verify_accepts_the_file_and_refuses_a_tampered_one(lite_frames, tmp_path):
-    network = load_generator(lite_frames.with_suffix(".safetensors"))
-    checks = verify_onnx(lite_frames, network)
-    assert {check.size for check in checks} >= {(16, 16), (17, 41)}
-    assert max(check.max_error for check in checks) <= 1
-    model = onnx.load(lite_frames)
-    (luma,) = (tensor for tensor in model.graph.initializer if tensor.name == "luma")
-    luma.CopyFrom(onnx.numpy_helper.from_array(np.array([0.299, 0.587, 0.114], np.float32), "luma"))
-    onnx.save(model, tmp_path / "tampered.onnx")
-    with pytest.raises(EngineError, match="differs from the network by"):
-        verify_onnx(tmp_path / "tampered.onnx", network)
-
-
 def test_weights_that_16_bits_cannot_hold(tmp_path):
     network = Generator("lite")
     with torch.no_grad():
@@ -253,7 +240,7 @@ def test_options_that_are_refused(tmp_path):
 
 def test_command(command, tmp_path, capsys):
     code, printed, output = command
-    assert code == 0 and "max error" in printed and "16-bit weights change" in printed
+    assert code == 0 and "fp16-stored" in printed and "PSNR" in printed
     assert main([str(output), "-o", str(output)]) == 2
     assert "is the file the weights come from" in capsys.readouterr().err
     assert main([str(tmp_path / "absent.safetensors")]) == 2

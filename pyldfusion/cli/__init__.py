@@ -12,17 +12,15 @@ Exit codes: 0 all done, 1 some of the work failed, 2 wrong usage or unusable inp
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import NoReturn
 
 from .. import __version__
-from ..errors import PyldfusionError
+from ..errors import PyldfusionError, did_you_mean
+from .parser import Parser
 
 __all__ = ["main"]
 
@@ -53,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if verb not in VERBS:
             kind = "an option" if verb.startswith("-") else "a verb"
-            close = _did_you_mean(verb, [*VERBS, "--help", "--version"])
+            close = did_you_mean(verb, [*VERBS, "--help", "--version"])
             return _fail(f"{verb!r} is not {kind} of pyldfusion{close}; see pyldfusion --help")
         code = _run_verb(verb, arguments[1:])
         sys.stdout.flush()  # here, where a reader that left is noticed
@@ -75,32 +73,9 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
     module = _module(verb)
     if hasattr(module, "main"):
         return int(module.main(arguments))
-    parser = _Parser(
-        prog=f"pyldfusion {verb}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(f"pyldfusion {verb}", module.__doc__)
     module.add_arguments(parser)
-    args, unknown = parser.parse_known_intermixed_args(arguments)  # options may stand between IR, VIS and OUT
-    if unknown:
-        parser.refuse(unknown)
-    return int(module.run(args))
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, with the close match for a mistyped option and errors on one line."""
-
-    def refuse(self, unknown: list[str]) -> NoReturn:
-        option = next((word for word in unknown if word.startswith("-")), None)
-        if option is None:
-            self.error(f"unexpected argument {unknown[0]!r}")
-        option = option.split("=")[0]
-        self.error(f"{option!r} is not an option{_did_you_mean(option, self._option_string_actions)}")
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(2)
+    return int(module.run(parser.parse(arguments)))
 
 
 def _module(verb: str) -> ModuleType:
@@ -115,11 +90,6 @@ def _overview() -> str:
         f"{verbs}\n\n"
         "pyldfusion VERB --help tells all about one of them; pyldfusion --version prints the version."
     )
-
-
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _fail(message: str, verb: str = "", code: int = 2) -> int:

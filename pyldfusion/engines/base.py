@@ -6,7 +6,6 @@ An engine is one module of this package with a function ``load(artefact, device,
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import re
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from .. import hardware
 from ..artefact import Artefact
-from ..errors import ArtefactError, DependencyError, DeviceError, InputError
+from ..errors import ArtefactError, DependencyError, DeviceError, InputError, did_you_mean
 
 __all__ = [
     "RUNTIMES",
@@ -314,9 +313,9 @@ def _parse_engine(engine: str, precision: str | None) -> tuple[str, str | None]:
     """``"openvino:bf16"`` -> engine and precision."""
     name, colon, suffix = engine.partition(":") if isinstance(engine, str) else ("", "", "")
     if name not in RUNTIMES:
-        close = difflib.get_close_matches(str(engine).lower(), RUNTIMES, 1, 0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise InputError(f"unknown engine {engine!r}; known: {', '.join(RUNTIMES)}{hint}")
+        raise InputError(
+            f"unknown engine {engine!r}; known: {', '.join(RUNTIMES)}{did_you_mean(engine, RUNTIMES, 0.5)}"
+        )
     if colon:
         if precision not in (None, suffix):
             raise InputError(f"engine={engine!r} and precision={precision!r} contradict each other")
@@ -332,8 +331,7 @@ def _choose_device(device: str | None, engine: str | None) -> str:
     if device is None:
         return "cuda" if engine in (None, "torch") and cuda_usable() else "cpu"
     if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        close = difflib.get_close_matches(str(device).lower(), ("cpu", "cuda"), 1, 0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(device, ("cpu", "cuda"), 0.5)
         raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N{hint}")
     if device.startswith("cuda"):
         index, found = int(device.partition(":")[2] or 0), hardware.cuda_devices()

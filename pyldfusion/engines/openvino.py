@@ -14,9 +14,9 @@ from ..artefact import Artefact
 from ..errors import ArtefactError, DependencyError, EngineError
 from .base import RUNTIMES, check_signature
 
-__all__ = ["OpenVinoEngine", "import_openvino", "load"]
+__all__ = ["PRECISION_HINTS", "OpenVinoEngine", "import_openvino", "load"]
 
-_HINTS = {"fp32": "f32", "bf16": "bf16"}
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -66,7 +66,7 @@ class OpenVinoEngine:
         self.threads = threads
         self._config = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             # cores are not ours alone: a camera, a display and a second Fuser want them too
             "ENABLE_CPU_PINNING": False,

@@ -1,0 +1,249 @@
+"""What the export command understands: its options, and the job that a set of them is.
+
+The words are those of Ultralytics' exporter where it has one for the same thing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyldfusion.artefact import BUNDLED, Artefact, open_artefact
+from pyldfusion.errors import InputError, did_you_mean
+from pyldfusion.image import MIN_SIDE
+
+from . import formats
+from .formats import FORMATS, Format
+from .precision import RECIPES
+from .shape import ANY, Axis, Shape
+
+__all__ = ["OPTIONS", "Job", "Option", "add_arguments", "plan"]
+
+#: Versions of ONNX's standard operators: what the graph needs, and the last that runtimes of 2024 read.
+OPSETS = (18, 21)
+#: Bounds of PSNR in dB, by what is stored and computed.
+MIN_PSNR = {"fp32": 60.0, "fp16-stored": 45.0, "fp16": 45.0, "int8": 38.0}
+#: Bound of the error of frames in fp32, in grey levels: runtimes sum in another order.
+TOLERANCE = 1.0
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the command, and the keyword of :func:`plan` of the same name.
+
+    Attributes:
+        name: with underscores; the flag has dashes.
+        help: for a person.
+        argparse: further arguments of ``add_argument``.
+    """
+
+    name: str
+    help: str
+    argparse: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def axis(text: str) -> Axis:
+    """``"640"`` or ``"320/640/1280"`` (least, usual, largest); for argparse's `type`."""
+    if not re.fullmatch(r"\d{1,6}(/\d{1,6}/\d{1,6})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, or least/usual/largest such as 320/640/1280")
+    numbers = tuple(int(number) for number in text.split("/"))
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1], numbers[2])
+
+
+def _listed(meanings: dict[str, str]) -> str:
+    return "; ".join(f"{word}: {meaning}" for word, meaning in meanings.items())
+
+
+_BOUNDS = ", ".join(f"{name} {least:g}" for name, least in MIN_PSNR.items())
+#: In the order of the help.
+OPTIONS = {
+    option.name: option
+    for option in (
+        Option("format", f"{_listed({row.name: row.about for row in FORMATS.values()})} (default: by -o, or onnx)"),
+        Option("half", "16 bits: what the format calls fp16 or fp16-stored", {"action": "store_true"}),
+        Option("int8", "8 bits; give --data with pairs like those it will see", {"action": "store_true"}),
+        Option(
+            "precision",
+            f"the same by name. {_listed({name: recipe.meaning for name, recipe in RECIPES.items()})}",
+            {"metavar": "NAME"},
+        ),
+        Option("imgsz", "the size of frames; each a number or least/usual/largest (default: any size)",
+               {"type": axis, "nargs": "+", "metavar": "H W"}),
+        Option("batch", "frames at once, a number or least/usual/largest (default: 1 with --imgsz, else any)",
+               {"type": axis, "metavar": "N"}),
+        Option("dynamic", "any size and batch, with those given as the usual ones", {"action": "store_true"}),
+        Option("io", "frames: uint8 pictures in and out; planes: float luma planes in [0,1] (default: frames)"),
+        Option("opset", f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[1]} (default: {OPSETS[0]})",
+               {"type": int, "metavar": "N"}),
+        Option("data", "folder of real pairs, to verify with and for int8 to calibrate with (default: generated ones)",
+               {"type": Path, "metavar": "DIR"}),
+        Option("no_verify", "do not run the file after writing it", {"action": "store_true"}),
+        Option("min_psnr", f"least PSNR to the network, of planes (default: {_BOUNDS})",
+               {"type": float, "metavar": "DB"}),
+        Option("tolerance", f"largest error of fp32 frames, in grey levels of 255 (default: {TOLERANCE:g})",
+               {"type": float, "metavar": "LEVELS"}),
+    )
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line: weights, ``-o`` and :data:`OPTIONS`."""
+    parser.add_argument("weights", help=".safetensors, an exported .onnx, or full or lite for the bundled ones")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="what to write (default: beside the weights)")
+    for option in OPTIONS.values():
+        others = [row for row in FORMATS.values() if option.name in row.options]
+        only = f" (only {', '.join(row.name for row in others)})" if others else ""
+        parser.add_argument(option.flag, default=None, help=option.help + only, **option.argparse)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to write, from what, and how; made by :func:`plan`.
+
+    Attributes:
+        source: the file that holds the weights.
+        output: the file to write.
+        format: its row in the table.
+        precision: a recipe of :data:`~export.precision.RECIPES`.
+        io: ``"frames"`` or ``"planes"``.
+        shape: the sizes it takes.
+        opset: version of ONNX's operators.
+        data: folder of real pairs, or None for generated ones.
+        verify: whether to run the file after writing it.
+        min_psnr: least PSNR of planes to the network, dB.
+        tolerance: largest error of fp32 frames, grey levels.
+        own: the options that only this format has, by name; None where not given.
+    """
+
+    source: Artefact
+    output: Path
+    format: Format
+    precision: str
+    io: str
+    shape: Shape
+    opset: int
+    data: Path | None
+    verify: bool
+    min_psnr: float
+    tolerance: float
+    own: dict[str, Any]
+
+
+def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job:
+    """Check a set of options and fill in what was not given.
+
+    Args:
+        weights: a file, or ``"full"`` or ``"lite"``.
+        output: the file to write; None: beside the weights, or in the working directory for the bundled ones.
+        options: by the names of :data:`OPTIONS`; None stands for not given.
+
+    Raises:
+        InputError: an unknown option, format or value, with what comes close; options that exclude each other or that
+            the format does not have, with the reason.
+        ArtefactError: the weights are no file that can be read.
+    """
+    for name in options.keys() - OPTIONS.keys():
+        raise InputError(f"{name!r} is not an option of export{did_you_mean(name, OPTIONS)}")
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    row = _format(given.get("format"), output)
+    for name in given:
+        owners = [other.name for other in FORMATS.values() if name in other.options]
+        if owners and row.name not in owners:
+            raise InputError(
+                f"{OPTIONS[name].flag} is for --format {' and '.join(owners)}; {row.name} has no use for it"
+            )
+    precision = _precision(row, given)
+    io = given.get("io", "frames")
+    if io not in ("frames", "planes"):
+        raise InputError(f"io is {io!r}; expected frames or planes{did_you_mean(io, ('frames', 'planes'), 0.5)}")
+    opset = given.get("opset", OPSETS[0])
+    if not isinstance(opset, int) or not OPSETS[0] <= opset <= OPSETS[1]:
+        raise InputError(f"opset is {opset!r}; expected {OPSETS[0]} to {OPSETS[1]}")
+    data = given.get("data")
+    if data is not None and not Path(data).is_dir():
+        raise InputError(f"--data {str(data)!r} is not a folder; expected one with pairs, in ir/ and vis/")
+    min_psnr, tolerance = given.get("min_psnr", MIN_PSNR[precision]), given.get("tolerance", TOLERANCE)
+    for name, bound in (("min_psnr", min_psnr), ("tolerance", tolerance)):
+        if not bound >= 0:  # also true for NaN
+            raise InputError(f"{OPTIONS[name].flag} is {bound}; expected a number from 0 up")
+        if name in given and "no_verify" in given:
+            raise InputError(f"{OPTIONS[name].flag} is a bound of the verification that --no-verify leaves out")
+    source = open_artefact(weights)
+    return Job(
+        source=source,
+        output=_output(weights, source, row, precision, output),
+        format=row,
+        precision=precision,
+        io=io,
+        shape=_shape(given),
+        opset=opset,
+        data=None if data is None else Path(data),
+        verify="no_verify" not in given,
+        min_psnr=min_psnr,
+        tolerance=tolerance,
+        own={name: given.get(name) for name in row.options},
+    )
+
+
+def _format(name: str | None, output: Path | None) -> Format:
+    if name is None:
+        return FORMATS["onnx"] if output is None else formats.find_suffix(output)
+    row = formats.find(name)
+    if output is not None and output.suffix.lower() != row.suffix:
+        raise InputError(f"--format {row.name} writes {row.suffix} files; the output is {output}")
+    return row
+
+
+def _precision(row: Format, given: dict[str, Any]) -> str:
+    words = {
+        **({"--half": row.half} if "half" in given else {}),
+        **({"--int8": "int8"} if "int8" in given else {}),
+        **({f"--precision {given['precision']}": given["precision"]} if "precision" in given else {}),
+    }
+    if len(set(words.values())) > 1:
+        raise InputError(f"{' and '.join(words)} exclude each other: a file has one precision")
+    (precision,) = set(words.values()) or {row.precisions[0]}
+    if precision not in RECIPES:
+        raise InputError(
+            f"{precision!r} is not a precision{did_you_mean(precision, RECIPES, 0.5)}; there are: {', '.join(RECIPES)}"
+        )
+    if precision not in row.precisions:
+        raise InputError(f"--format {row.name} does not come in {precision}; it has: {', '.join(row.precisions)}")
+    return precision
+
+
+def _shape(given: dict[str, Any]) -> Shape:
+    imgsz: Sequence[Axis] = given.get("imgsz", (None,))
+    if isinstance(imgsz, int):
+        imgsz = (imgsz,)
+    if len(imgsz) > 2:
+        raise InputError(f"--imgsz has {len(imgsz)} values; expected H W, or one for a square")
+    height, width = imgsz[0], imgsz[-1]
+    batch: Axis = given.get("batch", 1 if "imgsz" in given and "dynamic" not in given else None)
+    if "dynamic" in given:
+        batch, height, width = (
+            (1 if name == "batch" else MIN_SIDE, value, max(value, ANY[name][2])) if isinstance(value, int) else value
+            for name, value in (("batch", batch), ("height", height), ("width", width))
+        )
+    return Shape(batch, height, width)
+
+
+def _output(weights: str | Path, source: Artefact, row: Format, precision: str, output: Path | None) -> Path:
+    if output is None:
+        bundled = str(weights) in BUNDLED
+        stem = str(weights) if bundled else source.path.stem
+        name = f"{stem}{'' if precision == row.precisions[0] else f'-{precision}'}{row.suffix}"
+        output = Path(name) if bundled else source.path.with_name(name)
+    if output.resolve() == source.path.resolve():
+        raise InputError(f"the output {output} is the file the weights come from; give another with -o")
+    if not output.parent.is_dir():
+        raise InputError(f"the folder {output.parent} does not exist")
+    return output

@@ -1,0 +1,101 @@
+"""From a job to a file that was proven to be the network: trace, apply the recipe, write, verify, publish."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyldfusion.generator import Generator, load_generator
+
+from .onnx import build_model, describe
+from .options import MIN_PSNR, Job
+from .pairs import load_pairs
+from .precision import RECIPES
+from .verify import Bounds, Report, verify
+
+__all__ = ["Result", "export"]
+
+#: Pairs to verify with.
+PAIRS = 4
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job.
+
+    Attributes:
+        path: the file; beside the name that was asked for, with ``.rejected`` in it, where it failed.
+        report: how it compares with the network; None where that was not asked for.
+    """
+
+    path: Path
+    report: Report | None
+
+    @property
+    def passed(self) -> bool:
+        return self.report is None or self.report.passed
+
+
+def export(job: Job, network: Generator | None = None) -> Result:
+    """Write the file that a job asks for, and verify it.
+
+    It is written in a folder beside its place, run there, and moved when it has passed: what has the name that was
+    asked for is whole and is the network. What has not passed is kept as ``NAME.rejected.SUFFIX``, to be looked at,
+    and an older file of the name asked for stays.
+
+    Args:
+        job: see :func:`~export.options.plan`.
+        network: what to write; None reads it from the job's source.
+
+    Raises:
+        PyldfusionError: the weights, a package or a runtime; see :func:`~pyldfusion.generator.load_generator`,
+            :func:`~export.onnx.build_model` and :func:`~export.verify.verify`.
+    """
+    network = network or load_generator(job.source)
+    format_module = importlib.import_module(f".{job.format.module}", __package__)
+    model = build_model(network, io=job.io, shape=job.shape, opset=job.opset)
+    model = RECIPES[job.precision].apply(model)
+    about = {
+        **job.source.metadata,
+        **describe(network, io=job.io, precision=job.precision, shape=job.shape),
+    }
+    with tempfile.TemporaryDirectory(dir=job.output.parent, prefix=".export-") as folder:
+        staged = Path(folder) / job.output.name
+        format_module.write_model(model, staged, about)
+        report = None
+        if job.verify:
+            pairs, about_pairs = load_pairs(job.data, PAIRS, "verify")
+            report = verify(
+                staged,
+                model,
+                network,
+                row=job.format,
+                write=lambda graph, path: format_module.write_model(graph, path, about),
+                io=job.io,
+                precision=job.precision,
+                shape=job.shape,
+                bounds=Bounds({**MIN_PSNR, "bf16": MIN_PSNR["fp16"], job.precision: job.min_psnr}, job.tolerance),
+                pairs=pairs,
+                about_pairs=about_pairs,
+            )
+            format_module.write_model(model, staged, {**about, **report.metadata()})
+        result = Result(job.output, report)
+        if not result.passed:
+            result = Result(job.output.with_stem(f"{job.output.stem}.rejected"), report)
+        publish(staged, result.path)
+    return result
+
+
+def publish(staged: Path, path: Path) -> None:
+    """Move a file, and those that belong to it, to their place and name; the file itself last.
+
+    Where a file has companions, an older one goes first: there is never a new companion with an old file.
+    """
+    companions = [file for file in staged.parent.iterdir() if file != staged]
+    if companions:
+        path.unlink(missing_ok=True)
+    for file in companions:
+        file.replace(path.with_name(path.stem + file.name.removeprefix(staged.stem)))
+    staged.replace(path)

@@ -1,0 +1,108 @@
+"""An exported file is run and compared before it has its name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from export.__main__ import main
+from export.options import plan
+from export.pairs import generated, load_pairs
+from export.pipeline import export
+from export.runners import open_runners
+from export.verify import Report, Row, without_rounding
+from pyldfusion.artefact import open_artefact
+from pyldfusion.errors import InputError
+from pyldfusion.generator import Generator
+from pyldfusion.media import write_image
+
+onnx = pytest.importorskip("onnx")
+
+
+@pytest.fixture(scope="module")
+def other_network(tiny_network):
+    """Nearly the tiny network: one weight of the last layer is off."""
+    network = Generator(tiny_network.shape)
+    network.load_state_dict(tiny_network.state_dict())
+    with torch.no_grad():
+        network.decoder.out.weight[0, 0, 3, 3] += 1
+    return network.eval()
+
+
+def test_a_file_that_is_the_network_passes_and_says_so(models, tmp_path, capsys):
+    out = tmp_path / "lite.onnx"
+    assert main([str(models / "lite.safetensors"), "-o", str(out), "--imgsz", "64", "80"]) == 0
+    printed = capsys.readouterr().out
+    assert "onnxruntime fp32" in printed and "VIFF" in printed and "FAILED" not in printed
+    assert [file.name for file in tmp_path.iterdir()] == ["lite.onnx"]
+    metadata = open_artefact(out).metadata
+    assert metadata["verified_on"] == "4 generated pairs" and metadata["shape"] == "1,64,80"
+    assert metadata["verified onnxruntime fp32"].startswith("PSNR ")
+
+
+def test_a_file_that_is_not_is_kept_under_a_name_that_shows_it(
+    tiny_network, tiny_frames, other_network, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: build_copy(tiny_frames))
+    (tmp_path / "m.onnx").write_text("older")
+    result = export(plan("lite", tmp_path / "m.onnx"), other_network)
+    assert not result.passed and result.path.name == "m.rejected.onnx"
+    assert (tmp_path / "m.onnx").read_text() == "older" and len(list(tmp_path.iterdir())) == 2
+    rows = {row.runtime: row for row in result.report.rows}
+    assert not rows["onnxruntime fp32"].passed and rows["onnxruntime fp32"].psnr < 60
+    assert "FAILED" in str(result.report)
+    assert export(plan("lite", tmp_path / "m.onnx"), tiny_network).passed
+    assert open_artefact(tmp_path / "m.onnx").io == "frames"
+
+
+def build_copy(model):
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def test_the_command_fails_below_a_bound(models, tmp_path, capsys):
+    words = [str(models / "lite.safetensors"), "-o", str(tmp_path / "m.onnx"), "--imgsz", "32", "--min-psnr", "500"]
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert "FAILED" in captured.out and "m.rejected.onnx" in captured.err
+    assert [file.name for file in tmp_path.iterdir()] == ["m.rejected.onnx"]
+
+
+def test_the_twin_gives_what_the_frames_are_rounded_from(tiny_frames, tmp_path):
+    from export import formats
+
+    runs = []
+    for name, model in (("frames", tiny_frames), ("twin", without_rounding(tiny_frames))):
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        runs.append(open_runners(tmp_path / f"{name}.onnx", formats.FORMATS["onnx"])[-1].run)
+    (pair,) = generated(1, "verify", (33, 47))
+    inputs = {"ir": pair.ir[None, ..., None], "vis": pair.vis[None]}
+    frames, exact = (run(inputs) for run in runs)
+    assert exact.dtype == np.float32 and np.array_equal(np.rint(np.clip(exact, 0, 255)).astype(np.uint8), frames)
+    assert [node.op_type for node in tiny_frames.graph.node].count("Round") == 1  # the graph given is as it was
+
+
+def test_pairs_of_a_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match="no folder of infrared pictures"):
+        load_pairs(tmp_path, 4, "verify")
+    for i in range(9):
+        for side, shape in (("IR", (40, 60)), ("vi", (40, 60, 3))):
+            (tmp_path / side).mkdir(exist_ok=True)
+            write_image(
+                tmp_path / side / f"{i}.png", np.full(shape, 20 * i, np.uint8) | rng.integers(0, 4, shape, np.uint8)
+            )
+    parts = {part: load_pairs(tmp_path, 20, part)[0] for part in ("verify", "calibrate")}
+    assert [len(pairs) for pairs in parts.values()] == [3, 6]
+    seen = {part: {pair.ir[0, 0] // 20 for pair in pairs} for part, pairs in parts.items()}
+    assert not seen["verify"] & seen["calibrate"]
+    assert load_pairs(tmp_path, 2, "verify")[1] == f"2 pairs of {tmp_path.name}"
+    generated_pairs = [generated(2, part) for part in ("verify", "calibrate")]
+    assert not np.array_equal(generated_pairs[0][0].vis, generated_pairs[1][0].vis)
+
+
+def test_report_fails_on_nan():
+    row = Row("r", float("nan"), 60, 0.0, float("inf"), 1.0, {})
+    assert not row.passed and not Report("", [row]).passed
