@@ -72,6 +72,18 @@ FORMATS = {
             install="pip install 'pyldfusion[export]'",
             about="one graph that every runtime reads, and the source of the other formats",
         ),
+        Format(
+            name="openvino",
+            suffix=".xml",
+            kind="openvino",
+            module="openvino",
+            precisions=("fp32", "fp16-stored"),
+            half="fp16-stored",
+            options=(),
+            packages=("openvino",),
+            install="pip install 'pyldfusion[export,openvino]'",
+            about="an OpenVINO model, weights beside it in a .bin; opens faster than the graph it comes from",
+        ),
     )
 }
 

@@ -1,8 +1,8 @@
 """What a model file says of itself, read without importing a runtime.
 
-Two kinds of file hold the network: ``.onnx`` (a graph for any runtime, written by ``python -m export``) and
-``.safetensors`` (weights alone, written by the trainer and by ``pyldfusion import-weights``). Both carry metadata,
-and both give the weights back under the names of the state dict.
+Graphs hold the network (``.onnx`` for any runtime, ``.xml`` with its ``.bin`` for OpenVINO; ``python -m export`` writes
+them), and ``.safetensors`` its weights alone (written by the trainer and by ``pyldfusion import-weights``). All carry
+metadata, and give the weights back under the names of the state dict.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import onnx_file
+from . import onnx_file, openvino_file
 from .errors import ArtefactError, DependencyError
 
 __all__ = ["BUNDLED", "Artefact", "open_artefact", "save_weights"]
@@ -33,11 +33,14 @@ GRAPH_PREFIX = "generator."
 
 _KINDS = {
     ".onnx": "onnx",
+    ".xml": "openvino",
     ".safetensors": "safetensors",
     ".engine": "tensorrt",
     ".trt": "tensorrt",
     ".plan": "tensorrt",
 }
+#: What reads graphs: both modules have the same two functions.
+_GRAPHS = {"onnx": onnx_file, "openvino": openvino_file}
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Artefact:
 
     Attributes:
         path: where it is.
-        kind: ``"onnx"``, ``"safetensors"`` or ``"tensorrt"``.
+        kind: ``"onnx"``, ``"openvino"``, ``"safetensors"`` or ``"tensorrt"``.
         metadata: everything the file carries, strings by name: variant, recipe, precision, io, versions, date, ...
     """
 
@@ -72,15 +75,20 @@ class Artefact:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return self.path.stat().st_size
+        return sum(file.stat().st_size for file in self._files)
+
+    @property
+    def _files(self) -> tuple[Path, ...]:
+        return (self.path, self.path.with_suffix(".bin")) if self.kind == "openvino" else (self.path,)
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file, hexadecimal."""
-        with self.path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
+        """Hash of the file, hexadecimal; of an OpenVINO model, of both files one after the other."""
+        digest = hashlib.sha256()
+        for path in self._files:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -94,12 +102,12 @@ class Artefact:
         """
         if self.kind == "safetensors":
             return _read_safetensors(self.path)
-        if self.kind != "onnx":
+        if self.kind not in _GRAPHS:
             raise ArtefactError(f"{self.path.name} is a {self.kind} engine: the weights cannot be read back from it")
         with _reading(self.path):
             weights = {
                 name.removeprefix(GRAPH_PREFIX): tensor.astype(np.float32)
-                for name, tensor in onnx_file.read_initialisers(self.path)
+                for name, tensor in _GRAPHS[self.kind].read_initialisers(self.path)
                 if name.startswith(GRAPH_PREFIX)
             }
         if not weights:
@@ -135,7 +143,7 @@ def open_artefact(path: str | Path) -> Artefact:
         raise ArtefactError(f"{file.name}: unknown kind of model file; expected one of {', '.join(sorted(_KINDS))}")
     if file.stat().st_size == 0:
         raise ArtefactError(f"{file} is empty")
-    readers = {"onnx": onnx_file.read_metadata, "safetensors": _safetensors_metadata}
+    readers = {"safetensors": _safetensors_metadata} | {name: module.read_metadata for name, module in _GRAPHS.items()}
     with _reading(file):
         metadata = readers[kind](file) if kind in readers else {}
     return Artefact(file, kind, metadata)

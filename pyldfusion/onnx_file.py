@@ -6,6 +6,7 @@ machine that only runs models can still say what a file is.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,22 +57,31 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The strings a model carries, and ``opset``: the version of the standard operators.
 
     Raises:
-        ValueError, IndexError, TypeError: not an ONNX file, or a damaged one.
+        ValueError, IndexError, TypeError: not an ONNX file, or a damaged one: where the file says its graph's hash,
+            that is compared, since a runtime may do anything with a damaged graph.
     """
     metadata: dict[str, str] = {}
-    graph = False
+    graph = None
+    opsets = []
     for number, value in _fields(memoryview(path.read_bytes())):
         if number == _MODEL_METADATA:
             entry = {n: bytes(v).decode() for n, v in _fields(value)}
             metadata[entry.get(1, "")] = entry.get(2, "")
         elif number == _MODEL_OPSETS:
             opset = dict(_fields(value))
-            if not bytes(opset.get(1, b"")):
-                metadata["opset"] = str(opset.get(2, 0))
+            domain, version = bytes(opset.get(1, b"")).decode(), str(opset.get(2, 0))
+            opsets.append(f"{domain}:{version}")
+            if not domain:
+                metadata["opset"] = version
         elif number == _MODEL_GRAPH:
-            graph = True
-    if not graph:
+            graph = value
+    if graph is None:
         raise ValueError("it holds no graph")
+    if "graph_sha256" in metadata:
+        digest = hashlib.sha256(",".join(opsets).encode())
+        digest.update(graph)
+        if digest.hexdigest() != metadata["graph_sha256"]:
+            raise ValueError("its graph is not the one that was written; metadata 'graph_sha256' has that one's hash")
     return metadata
 
 

@@ -133,14 +133,14 @@ class Runtime:
 
 RUNTIMES = {
     "openvino": Runtime(
-        "openvino", "openvino", "pip install 'pyldfusion[openvino]'", ("onnx",), {"cpu": ("bf16", "fp32")}
+        "openvino", "openvino", "pip install 'pyldfusion[openvino]'", ("openvino", "onnx"), {"cpu": ("bf16", "fp32")}
     ),
     "onnxruntime": Runtime("onnx", "onnxruntime", "pip install onnxruntime", ("onnx",), {"cpu": ("fp32",)}),
     "torch": Runtime(
         "torch",
         "torch",
         "pip install 'pyldfusion[export]'",
-        ("safetensors", "onnx"),
+        ("safetensors", "onnx", "openvino"),
         {"cuda": ("fp16", "bf16", "fp32"), "cpu": ("fp32",)},
     ),
 }
