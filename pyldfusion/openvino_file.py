@@ -1,8 +1,8 @@
 """Metadata and weights of an OpenVINO model (``.xml`` beside ``.bin``), read without OpenVINO.
 
 The ``.xml`` is read once, as a stream: document types, and with them entities of any kind, are refused, so a small
-file cannot grow, and no file but the ``.bin`` beside it is ever opened. OpenVINO maps the ``.bin`` into memory and would
-die of one that is too short, hence the check of its size.
+file cannot grow, and no file but the ``.bin`` beside it is ever opened. OpenVINO maps the ``.bin`` into memory and
+would die of one that is too short, hence the check of its size.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _read(path: Path) -> _Content:
 
 
 def _metadata(metadata: dict[str, str], inside: list[str], attributes: dict[str, str]) -> None:
-    """One element of rt_info: ``<name value="..."/>``, or ``<info name="..." value="..."/>`` where it is no XML name."""
+    """One element of rt_info: ``<name value=""/>``, or ``<info name="" value=""/>`` where it is no XML name."""
     if "value" not in attributes:
         return
     name = attributes["name"] if inside[-1] == "info" else inside[-1]

@@ -114,7 +114,9 @@ def test_no_entity_is_ever_expanded(copied):
     assert time.monotonic() - start < 1
 
 
-@pytest.mark.parametrize("text", ["", "<", "<net/>", "<html></html>", "<net><layers><layer/></layers></net>", "\0" * 99])
+@pytest.mark.parametrize(
+    "text", ["", "<", "<net/>", "<html></html>", "<net><layers><layer/></layers></net>", "\0" * 99]
+)
 def test_other_xml(copied, text):
     copied.write_text(text)
     damaged(copied, "empty|damaged")
@@ -122,7 +124,8 @@ def test_other_xml(copied, text):
 
 def test_numbers_that_cannot_be(copied):
     text = copied.read_text()
-    for was, becomes in (('offset="0"', 'offset="-9"'), ('size="576"', 'size="99999999999999"'), ('shape="4, 4', 'shape="4, x')):
+    wrong = {'offset="0"': 'offset="-9"', 'size="576"': 'size="99999999999999"', 'shape="4, 4': 'shape="4, x'}
+    for was, becomes in wrong.items():
         assert was in text
         copied.write_text(text.replace(was, becomes))
         damaged(copied, "damaged or not a .xml file")
