@@ -1,4 +1,7 @@
-"""Thermal frames of 9 to 16 bits brought to the 8 bits that the network sees."""
+"""Thermal frames of 9 to 16 bits brought to the 8 bits that the network sees.
+
+A single frame by :func:`to_8bit`; the frames of a camera by :class:`GainControl`, which remembers the ones before.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
-from .kernels import percentiles16, scale16
+from .errors import InputError, did_you_mean
+from .kernels import histogram16, percentiles16, scale16
 
-__all__ = ["PERCENTILES", "check_range", "percentile_range", "to_8bit"]
+__all__ = ["GAINS", "PERCENTILES", "GainControl", "check_range", "percentile_range", "to_8bit"]
+
+#: Ways of gain control: the range of the percentiles, a histogram flattened up to a plateau, a fixed range of counts.
+GAINS = ("percentiles", "plateau", "fixed")
 
 #: Default range: what is left when the coldest and the hottest half percent of the pixels are left out.
 PERCENTILES = (0.5, 99.5)
@@ -60,3 +66,106 @@ def to_8bit(ir: NDArray[np.uint16], thermal: tuple[float, float] | None = None) 
     """
     low, high = percentile_range(ir) if thermal is None else thermal
     return scale16(ir, low, high if high > low else low + 1)
+
+
+class GainControl:
+    """Brings frame after frame of a thermal camera to 8 bits, without jumps between them.
+
+    What the mapping follows (the percentiles, or the flattened histogram) is averaged over time: after ``smoothing``
+    seconds 63 % of a change are followed. So a hot object that comes in saturates at first, and the rest of the
+    picture keeps its grey instead of pumping. A picture of little contrast is not stretched beyond ``max_gain``, which
+    would show the detector's noise.
+
+    Args:
+        gain: one of :data:`GAINS`. ``"plateau"`` is histogram equalisation in which one count has at most the share
+            ``plateau`` of the pixels (Vickers, "Plateau equalization algorithm for real-time display of high-quality
+            infrared imagery", Opt. Eng. 35, 1996): detail in large even areas without their noise taking all greys.
+        counts: ``(low, high)`` for ``"fixed"``: the counts that become black and white, the same in every frame.
+        smoothing: time constant in seconds; 0 treats every frame by itself.
+        plateau: greatest share of the pixels for one count, in (0, 1].
+        max_gain: greatest grey levels a count, over 0.
+        percentiles: for ``"percentiles"``.
+
+    Raises:
+        InputError: an unknown gain, a number outside its bounds, or ``counts`` missing for ``"fixed"``.
+
+    Example:
+        >>> gain = GainControl("plateau", smoothing=2.0)
+        >>> grey = gain(counts, time.monotonic())
+    """
+
+    def __init__(
+        self,
+        gain: str = "percentiles",
+        counts: Sequence[float] | None = None,
+        *,
+        smoothing: float = 1.0,
+        plateau: float = 0.002,
+        max_gain: float = 4.0,
+        percentiles: tuple[float, float] = PERCENTILES,
+    ) -> None:
+        if gain not in GAINS:
+            raise InputError(f"gain is {gain!r}; expected {', '.join(GAINS)}{did_you_mean(str(gain), GAINS)}")
+        if (gain == "fixed") != (counts is not None):
+            raise InputError(f"gain is {gain!r} and counts are {counts}; a range (low, high) goes with 'fixed' alone")
+        for name, value, least, most in (
+            ("smoothing", smoothing, 0, 3600), ("plateau", plateau, 1e-9, 1), ("max_gain", max_gain, 1e-6, 255),
+        ):  # fmt: skip
+            if not least <= value <= most:
+                raise InputError(f"{name} is {value}; expected a number from {least:g} to {most:g}")
+        self.gain = gain
+        self._counts = check_range(counts)
+        self._smoothing, self._plateau, self._max_gain = smoothing, plateau, max_gain
+        self._percentiles = percentiles
+        self._state: NDArray[np.float64] | None = None
+        self._time = 0.0
+
+    def reset(self) -> None:
+        """Forget the frames before, as after a change of camera."""
+        self._state = None
+
+    def __call__(self, ir: NDArray[np.uint16], time: float) -> NDArray[np.uint8]:
+        """A frame in 8 bits.
+
+        Args:
+            ir: uint16 [H,W].
+            time: of the frame, in seconds. When it goes back the frames before are forgotten.
+
+        Returns:
+            uint8 [H,W], C-contiguous.
+        """
+        if self._counts is not None:
+            return to_8bit(ir, self._counts)
+        target = self._table(ir) if self.gain == "plateau" else self._line(ir)
+        state = self._follow(target, time)
+        if self.gain == "plateau":
+            return np.take(np.floor(state + 0.5).astype(np.uint8), ir)
+        slope, offset = (float(value) for value in state)
+        return to_8bit(ir, (-offset / slope, (255 - offset) / slope))
+
+    def _follow(self, target: NDArray[np.float64], time: float) -> NDArray[np.float64]:
+        passed = time - self._time
+        if self._state is None or passed < 0 or self._smoothing == 0:
+            self._state = target
+        else:
+            self._state = self._state + (1 - math.exp(-passed / self._smoothing)) * (target - self._state)
+        self._time = time
+        return self._state
+
+    def _line(self, ir: NDArray[np.uint16]) -> NDArray[np.float64]:
+        """Slope and offset of the grey level over the count: the percentiles, moved apart where it is too steep.
+
+        The line is averaged, not its ends: each count's grey level then moves evenly, however far a hot end leaps.
+        """
+        low, high = percentile_range(ir, self._percentiles)
+        spare = max(0.0, 255 / self._max_gain - (high - low)) / 2
+        slope = 255 / (high - low + 2 * spare)
+        return np.array([slope, -slope * (low - spare)])
+
+    def _table(self, ir: NDArray[np.uint16]) -> NDArray[np.float64]:
+        """The grey level of each of the 65536 counts: the sum of the histogram cut off at the plateau."""
+        histogram = np.minimum(histogram16(ir), max(1.0, self._plateau * ir.size))
+        total = np.cumsum(histogram)
+        level = (total - 0.5 * histogram) / total[-1]
+        levels = min(255.0, self._max_gain * np.count_nonzero(histogram))  # a picture of one count stays mid-grey
+        return np.asarray(127.5 + levels * (level - 0.5))

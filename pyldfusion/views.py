@@ -1,4 +1,4 @@
-"""What of a pair to show: the fused picture, the infrared in a palette, or all three side by side."""
+"""What of a pair to show: the fused picture, the infrared in a palette, all three side by side, or one in the other."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .thermal import to_8bit
 
 __all__ = ["PALETTES", "VIEWS", "palette_picture", "view_picture"]
 
-#: Names of views: fused, (infrared | visible | fused), infrared in a palette.
-VIEWS = ("fused", "side", "ir")
+#: Names of views: fused, (infrared | visible | fused), infrared in a palette, fused with the infrared in a corner.
+VIEWS = ("fused", "side", "ir", "pip")
 
 #: Names of palettes, and OpenCV's colour maps for them; grey is white-hot, as it comes.
 PALETTES = {
@@ -51,6 +51,8 @@ def view_picture(
         return palette_picture(ir, palette, thermal)
     if view == "side":
         return np.hstack([palette_picture(ir, palette, thermal), _colour(vis), _colour(fused)])
+    if view == "pip":
+        return _inset(_colour(fused), palette_picture(ir, palette, thermal))
     raise InputError(f"unknown view {view!r}; expected {', '.join(VIEWS)}")
 
 
@@ -68,6 +70,14 @@ def palette_picture(
     plane = to_8bit(ir, thermal) if ir.dtype != np.uint8 else ir
     colours = PALETTES[palette]
     return _colour(plane) if colours is None else np.asarray(cv2.applyColorMap(plane, colours))
+
+
+def _inset(picture: NDArray[np.uint8], small: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of `picture` with `small`, a third as wide and high, in its lower right corner."""
+    height, width = (max(1, side // 3) for side in picture.shape[:2])
+    out = picture.copy()
+    out[-height:, -width:] = cv2.resize(small, (width, height), interpolation=cv2.INTER_AREA)
+    return out
 
 
 def _colour(frame: NDArray[Any]) -> NDArray[np.uint8]:
