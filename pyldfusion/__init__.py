@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ArtefactError,
+    CameraError,
     CudaError,
     DependencyError,
     DeviceError,
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtefactError",
+    "CameraError",
     "CudaError",
     "DependencyError",
     "DeviceError",

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "ArtefactError",
+    "CameraError",
     "CudaError",
     "DependencyError",
     "DeviceError",
@@ -43,6 +44,10 @@ class DependencyError(PyldfusionError, ImportError):
 
 class DeviceError(PyldfusionError, RuntimeError):
     """A device was asked for that this machine or build does not have."""
+
+
+class CameraError(PyldfusionError, RuntimeError):
+    """A camera, stream or sink that cannot be opened, or that failed while it ran."""
 
 
 class EngineError(PyldfusionError, RuntimeError):

@@ -4,6 +4,7 @@ A verb's module is imported only when the verb is used, and exposes
 
 - ``HELP``: one line for the overview,
 - ``add_arguments(parser)`` and ``run(args) -> exit code``,
+- where it has a file of options, ``expand(arguments)``: the command line with what that file says before it,
 
 or, where the verb is a program of its own (`train`, `export`), ``HELP`` and ``main(argv) -> exit code``.
 
@@ -26,6 +27,7 @@ __all__ = ["main"]
 
 VERBS = {
     "fuse": "fuse",
+    "stream": "stream",
     "eval": "eval",
     "demo": "demo",
     "info": "info",
@@ -75,6 +77,8 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
         return int(module.main(arguments))
     parser = Parser(f"pyldfusion {verb}", module.__doc__)
     module.add_arguments(parser)
+    if hasattr(module, "expand"):
+        arguments = module.expand(arguments)
     return int(module.run(parser.parse(arguments)))
 
 

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PyldfusionError
 from .console import Console
-from .options import add_model_options, open_fuser, size
+from .options import (
+    add_model_options,
+    add_palette,
+    add_registration_options,
+    open_fuser,
+    open_registration,
+    size,
+)
 
 if TYPE_CHECKING:
     from ..fuser import Fuser
@@ -37,29 +44,26 @@ EDGE_CHECKS = 10  # pairs whose edges are compared before a run is called unregi
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..views import PALETTES
-
     parser.add_argument("ir", metavar="IR", help="infrared: an image, directory, quoted pattern or video")
     parser.add_argument("vis", metavar="VIS", help="visible: the same")
     parser.add_argument("out", metavar="OUT", nargs="?", help="image, directory, pattern or video (default: see above)")
     add_model_options(parser)
 
-    add = parser.add_argument_group("pictures").add_argument
+    pictures = parser.add_argument_group("pictures")
+    add = pictures.add_argument
     add(
         "--view",
         type=_views,
         action="extend",
         metavar="VIEW",
-        help="fused (default), side (all three) or ir; or several",
+        help="fused (default), side (all three), ir or pip (ir in a corner); or several",
     )
-    add("--palette", choices=PALETTES, default="inferno", help="colours of infrared: %(choices)s", metavar="NAME")
+    add_palette(pictures)
     add("--raw-size", type=size, metavar="WxH", help="size of raw infrared files (little-endian, 16 bits, no header)")
     add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="values of 16-bit infrared for black and white")
     add("--fps", type=_rate, metavar="RATE", help="frames a second of a video written (default: the visible video's)")
 
-    add = parser.add_argument_group("infrared of another view").add_mutually_exclusive_group().add_argument
-    add("--homography", metavar="FILE", help="3x3, infrared to visible pixels: text, .json, .npy or .yml")
-    add("--resize", action="store_true", help="stretch infrared whose aspect differs by more than 2 %%")
+    add_registration_options(parser)
 
     add = parser.add_argument_group("messages").add_argument
     add("--json", action="store_true", help="print a JSON object for each pair (or video), one a line")
@@ -68,12 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..media import StreamPairs, open_output, open_pairs
-    from ..registration import Registration, load_homography
 
     views = list(dict.fromkeys(args.view or ["fused"]))
     pairs = open_pairs(args.ir, args.vis, args.raw_size)
     output = open_output(args.out, pairs, views, args.fps)
-    registration = Registration(load_homography(args.homography) if args.homography else None, args.resize)
+    registration = open_registration(args)
     thermal = (args.thermal[0], args.thermal[1]) if args.thermal else None
     unit = "frames" if isinstance(pairs, StreamPairs) else "pairs"
     with Console("fuse", pairs.count, unit, args.quiet) as console, warnings.catch_warnings():

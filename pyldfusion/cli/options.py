@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..fuser import Fuser
+    from ..registration import Registration
 
-__all__ = ["add_model_options", "open_fuser", "size"]
+__all__ = ["add_model_options", "add_palette", "add_registration_options", "open_fuser", "open_registration", "size"]
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,29 @@ def open_fuser(args: argparse.Namespace, **options: Any) -> Fuser:
     from ..fuser import Fuser
 
     return Fuser(args.model, args.device, args.engine, precision=args.precision, threads=args.threads, **options)
+
+
+def add_registration_options(parser: argparse.ArgumentParser) -> None:
+    """How infrared of another view comes onto the visible frame; `open_registration` does what they say."""
+    add = parser.add_argument_group("infrared of another view").add_mutually_exclusive_group().add_argument
+    add("--homography", metavar="FILE", help="3x3, infrared to visible pixels: text, .json, .npy or .yml")
+    add("--resize", action="store_true", help="stretch infrared whose aspect differs by more than 2 %%")
+
+
+def open_registration(args: argparse.Namespace) -> Registration:
+    """The Registration that the options ask for. Raises InputError."""
+    from ..registration import Registration, load_homography
+
+    return Registration(load_homography(args.homography) if args.homography else None, args.resize)
+
+
+def add_palette(group: argparse._ArgumentGroup) -> None:
+    """``--palette``."""
+    from ..views import PALETTES
+
+    group.add_argument(
+        "--palette", choices=PALETTES, default="inferno", help="colours of infrared: %(choices)s", metavar="NAME"
+    )
 
 
 def size(text: str) -> tuple[int, int]:

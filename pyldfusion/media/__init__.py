@@ -4,12 +4,13 @@ from .atomic import atomic_path
 from .images import WRITABLE_SUFFIXES, grey_if_grey, read_image, read_raw, to_eight_bits, write_image
 from .outputs import PictureOutput, VideoOutput, open_output
 from .pairing import list_images, match_stems
-from .sources import FilePairs, Pair, StreamPairs, open_pairs
-from .video import VideoReader, VideoWriter
+from .sources import FilePairs, Pair, StreamPairs, open_pairs, open_stream
+from .video import FrameStream, VideoReader, VideoWriter
 
 __all__ = [
     "WRITABLE_SUFFIXES",
     "FilePairs",
+    "FrameStream",
     "Pair",
     "PictureOutput",
     "StreamPairs",
@@ -22,6 +23,7 @@ __all__ = [
     "match_stems",
     "open_output",
     "open_pairs",
+    "open_stream",
     "read_image",
     "read_raw",
     "to_eight_bits",

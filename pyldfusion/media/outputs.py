@@ -17,7 +17,7 @@ from .images import WRITABLE_SUFFIXES, write_image
 from .sources import FilePairs, StreamPairs
 from .video import VIDEO_CODECS, VideoWriter
 
-__all__ = ["PictureOutput", "VideoOutput", "open_output"]
+__all__ = ["PictureOutput", "VideoOutput", "is_video", "open_output", "picture_pattern"]
 
 FIELDS = ("stem", "view", "index")
 PRINTF = re.compile(r"%(0?\d*)d")
@@ -100,26 +100,39 @@ def open_output(
     placeholder, results that would share a name or replace an input.
     """
     out = _default(pairs, views[0]) if out is None else out
-    suffix = Path(out).suffix.lower()
-    if Path(out).is_dir() or out.endswith("/") or not suffix:
-        folder = out.rstrip("/").replace("{", "{{").replace("}", "}}")
-        out, suffix = f"{folder}/{{stem}}.png", ".png"
-    if suffix in VIDEO_CODECS:
+    if is_video(out):
         inputs = pairs.texts if isinstance(pairs, StreamPairs) else ()
         if any(Path(text).resolve() == Path(out).resolve() for text in inputs):
             raise InputError(f"the result {out} would replace an input; choose another OUT")
         return VideoOutput(Path(out), views, rate or pairs.rate)
+    output = PictureOutput(picture_pattern(out, many=isinstance(pairs, StreamPairs)), views)
+    if isinstance(pairs, FilePairs):
+        output.check(pairs)
+    return output
+
+
+def is_video(out: str) -> bool:
+    """Whether `out` names a video, by its suffix."""
+    return Path(out).suffix.lower() in VIDEO_CODECS and not Path(out).is_dir() and not out.endswith("/")
+
+
+def picture_pattern(out: str, name: str = "{stem}", many: bool = True) -> str:
+    """The pattern of `PictureOutput` for a directory (files called `name`), a pattern (also with %05d) or a picture.
+
+    Raises InputError for a suffix that cannot be written, an unknown placeholder, and one picture for `many` frames.
+    """
+    suffix = Path(out).suffix.lower()
+    if Path(out).is_dir() or out.endswith("/") or not suffix:
+        folder = out.rstrip("/").replace("{", "{{").replace("}", "}}")
+        return f"{folder}/{name}.png"
     if suffix not in WRITABLE_SUFFIXES:
         known = " ".join((*WRITABLE_SUFFIXES, *VIDEO_CODECS))
         raise InputError(f"{out}: cannot write {suffix}; use one of {known}, or a directory (with / at its end)")
     pattern = PRINTF.sub(lambda match: f"{{index:{match[1]}d}}", out)
     _check_fields(pattern)
-    output = PictureOutput(pattern, views)
-    if isinstance(pairs, FilePairs):
-        output.check(pairs)
-    elif "{stem" not in pattern and "{index" not in pattern:
+    if many and "{stem" not in pattern and "{index" not in pattern:
         raise InputError(f"{out} is one picture, but a video has many frames; add {{index}} to it, or use .mp4")
-    return output
+    return pattern
 
 
 def _default(pairs: FilePairs | StreamPairs, view: str) -> str:

@@ -17,7 +17,7 @@ from .images import RAW_SUFFIXES, READABLE_SUFFIXES, grey_if_grey, read_image, r
 from .pairing import list_images, match_stems, natural_order
 from .video import VIDEO_SUFFIXES, FrameStream, ImageStream, RawStream, VideoReader
 
-__all__ = ["FilePairs", "Pair", "StreamPairs", "open_pairs"]
+__all__ = ["FilePairs", "Pair", "StreamPairs", "open_pairs", "open_stream"]
 
 Image = NDArray[Any]
 Size = tuple[int, int]
@@ -105,6 +105,15 @@ def open_pairs(ir: str, vis: str, raw_size: Size | None = None) -> FilePairs | S
         return FilePairs([(first.paths[0], second.paths[0])], [], raw_size)
     pairs, alone = match_stems(first.paths, second.paths)
     return FilePairs(pairs, alone, raw_size)
+
+
+def open_stream(text: str, raw_size: Size | None = None) -> FrameStream:
+    """The frames that one text names, in order: a video, a picture, a directory or pattern of pictures, or with
+    `raw_size` a file of raw frames. Raises InputError for anything that does not exist or cannot be decoded."""
+    source = _open_source(text, raw_size)
+    if source.kind == "image" and raw_size is None:
+        return ImageStream(source.paths)
+    return _stream(source, raw_size)
 
 
 def _open_source(text: str, raw_size: Size | None) -> Source:

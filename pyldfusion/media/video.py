@@ -88,7 +88,7 @@ class ImageStream:
         self.count = len(self.paths)
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        return (read_image(path) for path in self.paths)
+        return map(read_image, self.paths)  # which goes on after a file that cannot be read
 
 
 class RawStream:

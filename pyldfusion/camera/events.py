@@ -1,0 +1,43 @@
+"""What went wrong in a stream: said when it happens first, counted every time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+
+__all__ = ["Events"]
+
+#: Seconds before the same event is said again.
+QUIET = 60.0
+
+_log = logging.getLogger("pyldfusion.camera")
+
+
+class Events:
+    """Counters by name. Each is logged at its first event, and then at most once a minute with its count.
+
+    May be used from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def tell(self, kind: str, text: str) -> None:
+        """One more event of a kind (such as ``"ir lost"``), with what there is to say about it."""
+        now = time.monotonic()
+        with self._lock:
+            self._counts[kind] += 1
+            count = self._counts[kind]
+            if now - self._said.get(kind, -QUIET) < QUIET:
+                return
+            self._said[kind] = now
+        _log.warning("%s%s", " ".join(text.split()), f" (time {count} of this)" if count > 1 else "")
+
+    def counts(self) -> dict[str, int]:
+        """How often each happened, as a new dict."""
+        with self._lock:
+            return dict(self._counts)

@@ -1,0 +1,136 @@
+"""From a pair as cameras gave it to one that can be fused: counts, gain, the infrared onto the visible frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, did_you_mean
+from ..media import grey_if_grey
+from ..registration import Registration
+from ..thermal import GainControl
+from .corrections import ColumnNoise, DeadPixels, Freeze
+from .events import Events
+from .frame import Frame
+from .layouts import find_layout
+from .pair import FramePair
+from .sources import BadFrame
+
+__all__ = ["FROZEN", "Prepared", "Preparer"]
+
+#: What a frozen infrared camera's picture is good for: it is held, or left out so that the visible one is shown alone.
+FROZEN = ("hold", "visible")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A pair that can be fused, or what is left of one.
+
+    Attributes:
+        ir: uint8 [H,W] on the visible frame; None where there is no infrared to fuse.
+        vis: as the camera gave it; None where that camera is lost.
+        cover: where infrared is, as of ``Registration.place``.
+        flags: what is not as it should be: ``"ir lost"``, ``"vis lost"``, ``"ir frozen"``, ``"ir unusable"``,
+            ``"held"``.
+        pair: where it is from.
+    """
+
+    ir: NDArray[np.uint8] | None
+    vis: NDArray[Any] | None
+    cover: NDArray[np.float32] | None
+    flags: tuple[str, ...]
+    pair: FramePair
+
+
+class Preparer:
+    """Prepares pair after pair; remembers what gain control and corrections need.
+
+    Args:
+        registration: of the infrared onto the visible frame.
+        gain: from counts to 8 bits; frames that are 8-bit already are left as they are.
+        layout: how the camera's counts lie in its frames, see ``camera.layouts``.
+        frozen: one of :data:`FROZEN`.
+        dead_pixels, column_noise: whether to mend them.
+        events: where to tell of what cannot be used.
+
+    Raises:
+        InputError: an unknown layout or word.
+    """
+
+    def __init__(
+        self,
+        registration: Registration | None = None,
+        gain: GainControl | None = None,
+        *,
+        layout: str = "plain",
+        frozen: str = "hold",
+        dead_pixels: bool = False,
+        column_noise: bool = False,
+        events: Events | None = None,
+    ) -> None:
+        if frozen not in FROZEN:
+            raise InputError(f"frozen is {frozen!r}; expected {' or '.join(FROZEN)}{did_you_mean(frozen, FROZEN)}")
+        self._registration = registration or Registration()
+        self._gain = gain or GainControl()
+        self._layout = find_layout(layout)
+        self._hide_frozen = frozen == "visible"
+        self._freeze = Freeze()
+        self._dead = DeadPixels() if dead_pixels else None
+        self._columns = ColumnNoise() if column_noise else None
+        self._events = events or Events()
+        self._size: tuple[int, int] | None = None  # of the visible frame
+        self._worked = False
+        self._last: tuple[Frame, NDArray[np.uint8]] | None = None
+
+    def __call__(self, pair: FramePair) -> Prepared:
+        """Prepare a pair.
+
+        Raises:
+            InputError: the very first pair does not go together (sizes of two views, a layout that does not fit);
+                later such pairs are told as events, and their visible frames go on alone.
+        """
+        flags = [f"{name} lost" for name, frame in (("ir", pair.ir), ("vis", pair.vis)) if frame is None]
+        flags += ["held"] * pair.held
+        vis = None if pair.vis is None else pair.vis.image
+        if vis is not None:
+            self._size = vis.shape[1], vis.shape[0]
+        if pair.ir is None:
+            return Prepared(None, vis, None, tuple(flags), pair)
+        if self._freeze(pair.ir):
+            flags.append("ir frozen")
+            self._events.tell("ir frozen", "ir: the same picture again and again; a shutter calibration?")
+            if self._hide_frozen and vis is not None:
+                return Prepared(None, vis, None, tuple(flags), pair)
+        try:
+            grey = self._grey(pair.ir)
+            size = self._size or (grey.shape[1], grey.shape[0])
+            placed, cover = self._registration.place(grey, size)
+        except (BadFrame, InputError) as error:
+            if not self._worked:
+                raise InputError(str(error)) from None
+            self._events.tell("ir unusable", f"ir: {error}")
+            return Prepared(None, vis, None, (*flags, "ir unusable"), pair)
+        self._worked = True
+        return Prepared(placed, vis, cover, tuple(flags), pair)
+
+    def _grey(self, frame: Frame) -> NDArray[np.uint8]:
+        """The infrared frame in 8 bits, at its own size."""
+        if self._last is not None and self._last[0] is frame:  # held: once is enough
+            return self._last[1]
+        image = grey_if_grey(self._layout(frame.image))
+        if image.ndim == 3:
+            self._events.tell(
+                "ir in colours", "ir: false colours; give the camera's white-hot or 16-bit output instead"
+            )
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+        if self._dead is not None:
+            image = self._dead(image)
+        if self._columns is not None:
+            image = self._columns(image, frame.time)
+        grey = self._gain(image, frame.time) if image.dtype == np.uint16 else image
+        self._last = frame, grey
+        return grey

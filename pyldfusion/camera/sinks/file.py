@@ -1,0 +1,86 @@
+"""Videos and pictures on disk."""
+
+from __future__ import annotations
+
+import shutil
+import time as clock
+from pathlib import Path
+from typing import Any
+
+import cv2
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...media.outputs import PictureOutput, is_video, picture_pattern
+from ...media.video import DEFAULT_RATE, VideoWriter
+from ..uri import Address
+from .base import Sink
+
+__all__ = ["PicturesSink", "VideoSink", "open_file_sink"]
+
+#: A video is finished while there is this much room: what is written, and the index at its end.
+RESERVE = 8 << 20
+#: Seconds between looks at the disk.
+LOOK = 1.0
+#: A pause longer than this many seconds is cut out of a video.
+LONGEST_PAUSE = 5.0
+
+
+def open_file_sink(address: Address, rate: float | None, live: bool) -> Sink:
+    """A sink for a video or for pictures, by the suffix. Raises InputError."""
+    if is_video(address.target):
+        return VideoSink(address.target, address.options["rate"] or rate or DEFAULT_RATE, live)
+    if address.options["rate"]:
+        raise InputError(f"{address}: rate is for a video; pictures have none")
+    return PicturesSink(address.target)
+
+
+class PicturesSink(Sink):
+    """One file a picture: ``img_%05d.png``, ``{index}`` in the name, or a directory."""
+
+    def __init__(self, out: str) -> None:
+        self._output = PictureOutput(picture_pattern(out, "{index:06d}"), ["fused"])
+        self._index = 0
+
+    def write(self, picture: NDArray[Any], time: float) -> None:
+        self._output.write("", self._index, "fused", picture)
+        self._index += 1
+
+
+class VideoSink(Sink):
+    """A video of a constant rate.
+
+    Live, each place of the video has the latest picture of its time: gaps are filled by repeating, what comes faster
+    than the rate is left out. Pictures of another size than the first are resized to it.
+    """
+
+    def __init__(self, path: str, rate: float, live: bool) -> None:
+        self._path, self._rate, self._live = Path(path), rate, live
+        self._writer = VideoWriter(path, rate)
+        self._size: tuple[int, int] | None = None
+        self._start = self._last_time = 0.0
+        self._looked = -LOOK
+
+    def write(self, picture: NDArray[Any], time: float) -> None:
+        if clock.monotonic() - self._looked >= LOOK:
+            self._looked = clock.monotonic()
+            folder = next(parent for parent in self._path.resolve().parents if parent.exists())
+            if shutil.disk_usage(folder).free < RESERVE:
+                raise InputError(f"{self._path}: the disk is nearly full, so the video is finished here")
+        if self._size is None:
+            self._size = picture.shape[1], picture.shape[0]
+            self._start = time
+        elif (picture.shape[1], picture.shape[0]) != self._size:
+            picture = cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA)
+        for _ in range(self._places(time) if self._live else 1):
+            self._writer.write(picture)
+
+    def _places(self, time: float) -> int:
+        """How many places of the video this picture takes."""
+        if time - self._last_time > LONGEST_PAUSE and self._writer.frames:
+            self._start = time - self._writer.frames / self._rate
+        self._last_time = time
+        return max(0, round((time - self._start) * self._rate) + 1 - self._writer.frames)
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,329 @@
+"""Fuse two cameras, live.
+
+IR and VIS are cameras, network streams, files or generated scenes; OUT, one or several, is where the fused picture goes
+(default: display://0). --list-schemes shows all kinds with their options, which follow a ? or #, or are given as
+--ir-OPTION and --vis-OPTION:
+
+  pyldfusion stream scene://ir scene://vis http://@:8080
+  pyldfusion stream v4l2:///dev/video2?format=YUYV rtsp://10.0.0.7/main fused.mp4 --ir-layout lower-half
+  pyldfusion stream ir.mp4 vis.mp4 fused.mp4 --frames 100
+
+From cameras the newest pair is fused and what comes too fast is left out; from files every frame is. A camera that
+disappears is opened again and again, and the other one is shown meanwhile.
+
+Exit code: 0 at the end (also by --frames, --duration or SIGTERM), 1 if a file or an output failed, 2 if something
+could not be opened, 130 after Ctrl-C. Files are finished in each case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ..camera.uri import SCHEMES, options_of, shown, source_options
+from ..errors import InputError
+from .console import Console
+from .options import add_model_options, add_palette, add_registration_options, open_fuser, open_registration
+
+if TYPE_CHECKING:
+    import tomllib
+else:
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib
+
+if TYPE_CHECKING:
+    from ..camera.stream import Stream
+    from ..camera.uri import Address
+
+HELP = "fuse two cameras, live"
+
+REPORT = 1.0  # seconds between two lines of statistics
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("uris", metavar="IR VIS [OUT ...]", nargs="*", help="cameras and outputs, see above")
+    parser.add_argument("--list-schemes", action="store_true", help="show all kinds of cameras and outputs, and exit")
+    parser.add_argument("--config", metavar="FILE", help="options from a TOML file; the command line wins")
+    for name in ("ir", "vis"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)  # of the file
+    parser.add_argument("--out", action="append", help=argparse.SUPPRESS)
+    add_model_options(parser)
+    _add_camera_options(parser)
+
+    add = parser.add_argument_group("pairing").add_argument
+    add("--pairing", choices=("hold", "repeat", "drop"), default="hold", metavar="POLICY",
+        help="of cameras of different rates: hold the slower one's latest frame (default), repeat its nearest, or drop "
+        "frames without a partner")  # fmt: skip
+    add("--max-skew", type=_number(0), metavar="MS", help="between frames of a pair (default: half a frame)")
+    add("--ir-delay", type=_number(None), default=0.0, metavar="MS", help="by which infrared frames come too late")
+    add("--lost-after", type=_number(0.05), default=1.0, metavar="S", help="without a frame: the other goes on alone")
+
+    add = parser.add_argument_group("thermal").add_argument
+    add("--gain", choices=("percentiles", "plateau"), default="percentiles", metavar="NAME",
+        help="of 16-bit infrared: percentiles (default) or plateau equalisation")  # fmt: skip
+    add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="counts for black and white, instead of a gain")
+    add("--smoothing", type=_number(0), default=1.0, metavar="S", help="time constant of the gain (default: 1)")
+    add("--ir-layout", default="plain", metavar="NAME",
+        help="of the counts: plain, y16, mask-14, lower-half, upper-half, packed-14, telemetry-N or "
+        "telemetry-top-N")  # fmt: skip
+    add("--frozen", choices=("hold", "visible"), default="hold", metavar="WHAT",
+        help="while infrared is frozen: hold its picture (default), or show the visible one alone")  # fmt: skip
+    add("--dead-pixels", action="store_true", help="find and mend them")
+    add("--column-noise", action="store_true", help="take it off")
+    add_registration_options(parser)
+
+    pictures = parser.add_argument_group("pictures")
+    add = pictures.add_argument
+    add("--view", choices=("fused", "side", "ir", "pip"), default="fused", metavar="VIEW",
+        help="fused (default), side (all three), ir, or pip (ir in a corner)")  # fmt: skip
+    add_palette(pictures)
+    add("--overlay", action="store_true", help="write rate, latency, skew and warnings on the picture")
+
+    add = parser.add_argument_group("running").add_argument
+    add("--frames", type=_number(1, int), metavar="N", help="end after so many pictures")
+    add("--duration", type=_number(0.001), metavar="S", help="end after so many seconds")
+    add("--stats", metavar="FILE", help="statistics as JSON, one line a second and one at the end; - is stdout")
+    add("-q", "--quiet", action="store_true", help="print errors only")
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """The command line with the options of ``--config FILE`` before it."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config")
+    try:
+        path = finder.parse_known_args(arguments)[0].config
+    except argparse.ArgumentError:
+        return list(arguments)  # which the parser proper says
+    return [*_from_file(Path(path)), *arguments] if path else list(arguments)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.list_schemes:
+        print(_schemes())
+        return 0
+    from ..camera import CameraPair, Events
+    from ..camera.prepare import Preparer
+    from ..camera.stream import Stream
+
+    ir, vis, outputs = _addresses(args)
+    events = Events()
+    preparer = Preparer(
+        open_registration(args), _gain(args), layout=args.ir_layout, frozen=args.frozen, dead_pixels=args.dead_pixels,
+        column_noise=args.column_noise, events=events,
+    )  # fmt: skip
+    skew = None if args.max_skew is None else args.max_skew / 1000
+    with ExitStack() as stack:
+        console = stack.enter_context(Console("stream", quiet=args.quiet))
+        stack.enter_context(_events_to(console))
+        fuser = stack.enter_context(open_fuser(args))
+        pairs = stack.enter_context(
+            CameraPair(
+                ir, vis, policy=args.pairing, max_skew=skew, ir_delay=args.ir_delay / 1000, lost_after=args.lost_after,
+                alone=True, events=events,
+            )
+        )  # fmt: skip
+        stats = stack.enter_context(_open_stats(args.stats))
+        with Stream(
+            fuser, pairs, outputs, preparer, view=args.view, palette=args.palette, words=args.overlay
+        ) as stream:
+            console.note(f"{ir} and {vis} to {', '.join(output.name for output in stream.outputs)}; Ctrl-C ends it")
+            with _signals(stream) as came, _reports(stream, stats):
+                stream.run(args.frames, args.duration)
+        final = stream.stats()
+        if stats is not None:
+            print(json.dumps({"final": True} | final), file=stats, flush=True)
+        console.note(_summary(final))
+    failed = any(output.failed for output in stream.outputs)
+    failed |= not pairs.live and any(f"{name} lost" in final["events"] for name in ("ir", "vis"))
+    return 130 if signal.SIGINT in came else 1 if failed else 0
+
+
+def _add_camera_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("cameras (--vis-... is the same for the other one)").add_argument
+    for option, schemes in source_options():
+        where = (
+            "all" if len(schemes) == len({row.name for row in SCHEMES if row.role == "source"}) else ", ".join(schemes)
+        )
+        add(f"--ir-{option.name}", metavar="X", help=f"{option.help} ({where})".replace("%", "%%"))
+        add(f"--vis-{option.name}", help=argparse.SUPPRESS)
+
+
+def _addresses(args: argparse.Namespace) -> tuple[Address, Address, list[Address]]:
+    """IR, VIS and outputs; those of a file count where the command line has none."""
+    from ..camera import parse
+
+    uris = args.uris or [uri for uri in (args.ir, args.vis) if uri]
+    if len(uris) < 2:
+        raise InputError("two cameras are needed, IR and VIS; pyldfusion stream --list-schemes shows what they can be")
+    cameras = [
+        parse(uri, "source", {
+            option.name: value
+            for option, _ in source_options()
+            if (value := getattr(args, f"{name}_{option.name}".replace("-", "_"))) is not None
+        })
+        for name, uri in zip(("ir", "vis"), uris[:2], strict=True)
+    ]  # fmt: skip
+    outputs = uris[2:] or args.out or ["display://0"]
+    return cameras[0], cameras[1], [parse(uri, "sink") for uri in outputs]
+
+
+def _gain(args: argparse.Namespace) -> Any:
+    from ..thermal import GainControl
+
+    if args.thermal:
+        return GainControl("fixed", args.thermal)
+    return GainControl(args.gain, smoothing=args.smoothing)
+
+
+def _schemes() -> str:
+    """The table for a terminal."""
+    lines = []
+    for role, title in (("source", "cameras"), ("sink", "outputs")):
+        lines.append(f"{title}:")
+        for scheme in SCHEMES:
+            if scheme.role == role:
+                lines += [f"  {scheme.example}", f"      {scheme.help}; {scheme.back_end}; tried with: {scheme.tried}"]
+                for option in options_of(scheme):
+                    default = "" if option.default is None else f" (default: {shown(option.default)})"
+                    lines.append(f"      {option.name:<10} {option.help}: {option.expected}{default}")
+    return "\n".join(lines)
+
+
+@contextmanager
+def _events_to(console: Console) -> Iterator[None]:
+    """Events of cameras and outputs, as notes."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.note(record.getMessage())
+
+    log, handler = logging.getLogger("pyldfusion.camera"), Handler()
+    log.addHandler(handler)
+    propagate, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
+
+
+@contextmanager
+def _open_stats(path: str | None) -> Iterator[IO[str] | None]:
+    if path is None:
+        yield None
+    elif path == "-":
+        yield sys.stdout
+    else:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(path, "w", encoding="utf-8"))
+            except OSError as error:
+                raise InputError(f"--stats {path}: cannot be written ({error.strerror})") from None
+            yield file
+
+
+@contextmanager
+def _signals(stream: Stream) -> Iterator[set[int]]:
+    """Ctrl-C and SIGTERM end the stream, a second one at once; the signals that came."""
+    came: set[int] = set()
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, _: Any) -> None:
+        came.add(number)
+        signal.signal(number, before[number])
+        # The lock of a queue may be held by the very code that was interrupted, so another thread takes it.
+        threading.Thread(target=stream.stop, daemon=True).start()
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _reports(stream: Stream, file: IO[str] | None) -> Iterator[None]:
+    """A line of statistics every second."""
+    done = threading.Event()
+
+    def report() -> None:
+        start = time.monotonic()
+        while not done.wait(REPORT):
+            line = {"final": False, "seconds": round(time.monotonic() - start, 3)} | stream.stats()
+            print(json.dumps(line), file=file, flush=True)
+
+    thread = threading.Thread(target=report, daemon=True)
+    if file is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if file is not None:
+            thread.join()
+
+
+def _summary(stats: dict[str, Any]) -> str:
+    latency = stats["latency_ms"].get("total")
+    words = [f"{stats['fused']} pairs fused, {stats['alone']} pictures of one camera, {stats['skipped']} pairs skipped"]
+    if latency:
+        words.append(f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms")
+    words += [f"{kind}: {count}" for kind, count in stats["events"].items()]
+    return "; ".join(words)
+
+
+def _number(low: float | None, kind: type = float) -> Callable[[str], Any]:
+    """A parser for argparse: a finite number, at least ``low``."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (low is not None and value < low):
+            least = "" if low is None else f" of at least {low:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number{least}")
+        return value
+
+    return read
+
+
+def _from_file(path: Path) -> list[str]:
+    """The options of a TOML file as words of a command line: ``ir-rate = 9`` is ``--ir-rate=9``."""
+    try:
+        with path.open("rb") as file:
+            options = tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"--config {path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"--config {path}: not a TOML file ({error})") from None
+    words: list[str] = []
+    for name, value in options.items():
+        if isinstance(value, dict):
+            raise InputError(f"--config {path}: [{name}] is a table; options stand by themselves, as in ir-rate = 9")
+        if name == "out":
+            words += [f"--out={uri}" for uri in (value if isinstance(value, list) else [value])]
+        elif value is True:
+            words.append(f"--{name}")
+        elif isinstance(value, list):
+            words += [f"--{name}", *map(str, value)]
+        elif value is not False:
+            words.append(f"--{name}={value}")
+    return words

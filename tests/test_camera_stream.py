@@ -1,0 +1,326 @@
+"""The pipeline and its verb: files in, files out; live scenes; faults; signals; options from a file."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from pyldfusion import Fuser, cli
+from pyldfusion.camera import CameraPair, Events, FramePair
+from pyldfusion.camera.prepare import Preparer
+from pyldfusion.camera.sinks import Sink
+from pyldfusion.camera.stream import Stream
+from pyldfusion.cli import stream
+from pyldfusion.errors import InputError
+from pyldfusion.registration import Registration
+from pyldfusion.scene import Scene
+from pyldfusion.thermal import GainControl
+
+from .camera_frames import frame
+from .conftest import ROOT
+from .mjpeg_server import MjpegServer
+
+SIZE = (96, 64)
+LIVE = "size=96x64&fps=25&repeat=2&seed=1"
+
+
+@pytest.fixture(scope="module")
+def fuser():
+    with Fuser("lite", threads=1) as fuser:
+        yield fuser
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Six pairs as 16-bit and colour pictures, and the visible ones as a video."""
+    folder = tmp_path_factory.mktemp("pairs")
+    scene = Scene(1, SIZE, bits=16)
+    video = cv2.VideoWriter(str(folder / "vis.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, SIZE)
+    for k in range(6):
+        ir, vis = scene.render(k / 10)
+        for side, picture in (("ir", ir), ("vis", vis)):
+            (folder / side).mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / side / f"{k}.png"), picture)
+        video.write(vis)
+    video.release()
+    return folder
+
+
+def read(folder):
+    return [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*.png"))]
+
+
+def test_every_pair_of_files_is_fused_as_by_hand(fuser, pictures, tmp_path):
+    with (
+        CameraPair(str(pictures / "ir"), str(pictures / "vis")) as pairs,
+        Stream(fuser, pairs, [f"{tmp_path}/out/", f"{tmp_path}/out.avi", "null://"]) as running,
+    ):
+        running.run()
+    gain = GainControl()
+    sides = zip(read(pictures / "ir"), read(pictures / "vis"), strict=True)
+    expected = [fuser.fuse(gain(ir, k / 25), vis) for k, (ir, vis) in enumerate(sides)]
+    assert len(expected) == 6 and np.array_equal(read(tmp_path / "out"), expected)
+    stats = running.stats()
+    assert stats["fused"] == 6 and stats["skipped"] == 0 and stats["events"] == {}
+    assert all(each == {"written": 6, "dropped": 0, "failed": False} for each in stats["outputs"].values())
+    assert {"pair", "prepare", "engine", "show", "total"} <= stats["latency_ms"].keys()
+    assert json.dumps(stats)
+
+
+def test_fuse_stream_takes_pairs(fuser, pictures):
+    with CameraPair(f"scene://ir?{LIVE}&live=no&bits=8&frames=3", f"scene://vis?{LIVE}&live=no&frames=3") as pairs:
+        assert len(list(fuser.fuse_stream(pairs))) == 3
+
+
+class Collect(Sink):
+    def __init__(self):
+        self.pictures, self.times = [], []
+
+    def write(self, picture, time):
+        self.pictures.append(picture)
+        self.times.append(time)
+
+
+@pytest.fixture
+def collected(monkeypatch):
+    """What reaches null://."""
+    sink = Collect()
+    monkeypatch.setattr("pyldfusion.camera.stream.open_sink", lambda *_: sink)
+    return sink
+
+
+def test_live_scenes_end_by_frames_and_duration(fuser, collected):
+    with CameraPair(f"scene://ir?{LIVE}", f"scene://vis?{LIVE}") as pairs:
+        with Stream(fuser, pairs, ["null://"], words=True, view="side") as running:
+            running.run(frames=5)
+        assert running.stats()["shown"] == 5 and collected.pictures[0].shape == (64, 3 * 96, 3)
+    with CameraPair(f"scene://ir?{LIVE}", f"scene://vis?{LIVE}") as pairs, Stream(fuser, pairs, ["null://"]) as running:
+        start = time.monotonic()
+        running.run(duration=0.5)
+        assert 0.4 < time.monotonic() - start < 10
+    assert all(b > a for a, b in itertools.pairwise(collected.times[:5]))
+
+
+def test_a_camera_that_leaves_is_shown_as_left(fuser, collected):
+    server = MjpegServer(size=SIZE)
+    with (
+        CameraPair(f"scene://ir?{LIVE}", f"{server.url}#timeout=0.5", alone=True, lost_after=0.4) as pairs,
+        Stream(fuser, pairs, ["null://"]) as running,
+    ):
+        runner = threading.Thread(target=running.run)
+        runner.start()
+        wait_for(lambda: running.fused >= 2)
+        server.close()
+        wait_for(lambda: running.alone >= 3)  # the infrared alone, on the visible frame's size
+        assert runner.is_alive()
+        running.stop()
+        runner.join(10)
+    assert {picture.shape for picture in collected.pictures} == {(64, 96, 3)}
+    last = collected.pictures[-1]
+    assert np.array_equal(last[..., 0], last[..., 2]) and last.std() > 5
+    assert running.stats()["events"]["vis lost"] == 1
+
+
+def wait_for(condition, seconds=15):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert condition()
+
+
+def test_a_stream_without_outputs_left_ends(fuser, tmp_path):
+    class Full(Sink):
+        def write(self, picture, time):
+            raise InputError("the disk is full")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pyldfusion.camera.stream.open_sink", lambda *_: Full())
+        with (
+            CameraPair(f"scene://ir?{LIVE}", f"scene://vis?{LIVE}") as pairs,
+            Stream(fuser, pairs, ["null://"]) as running,
+            pytest.raises(RuntimeError, match="every output has failed"),
+        ):
+            running.run()
+
+
+def pair_of(ir, vis, time=0.0):
+    return FramePair(
+        None if ir is None else frame(time, image=ir), None if vis is None else frame(time, image=vis), 0.0, False, 0
+    )
+
+
+GREY, COLOUR = np.full((32, 48), 90, np.uint8), np.full((64, 96, 3), 50, np.uint8)
+
+
+def test_preparing_puts_infrared_onto_the_visible_frame():
+    prepared = Preparer()(pair_of(GREY, COLOUR))
+    assert prepared.ir.shape == (64, 96) and prepared.ir.dtype == np.uint8 and prepared.flags == ()
+    homography = np.array([[1.0, 0, 20], [0, 1, 10], [0, 0, 1]])
+    prepared = Preparer(Registration(homography))(pair_of(GREY, COLOUR))
+    assert prepared.cover[25, 40] == 1 and prepared.cover[0, 0] == 0
+
+
+def test_preparing_what_is_left_of_a_pair():
+    prepare = Preparer()
+    assert prepare(pair_of(GREY, COLOUR)).flags == ()
+    alone = prepare(pair_of(None, COLOUR))
+    assert alone.ir is None and alone.vis is COLOUR and alone.flags == ("ir lost",)
+    alone = prepare(pair_of(GREY, None))
+    assert alone.ir.shape == (64, 96) and alone.vis is None and alone.flags == ("vis lost",)
+
+
+def test_the_first_pair_must_fit_and_later_ones_are_told():
+    tall = np.random.default_rng(0).integers(0, 256, (3, 48, 32), np.uint8)
+    with pytest.raises(InputError, match="differ by more than 2 % in aspect"):
+        Preparer()(pair_of(tall[0], COLOUR))
+    events = Events()
+    prepare = Preparer(events=events)
+    prepare(pair_of(GREY, COLOUR))
+    for k in range(3):
+        prepared = prepare(pair_of(tall[k], COLOUR, k))
+        assert prepared.ir is None and prepared.flags == ("ir unusable",)
+    assert events.counts() == {"ir unusable": 3}
+
+
+@pytest.mark.parametrize("frozen", ["hold", "visible"])
+def test_frozen_infrared(frozen):
+    prepare = Preparer(frozen=frozen)
+    for k in range(20):
+        prepared = prepare(pair_of(GREY.copy(), COLOUR, k / 30))
+    assert prepared.flags == ("ir frozen",) and (prepared.ir is None) == (frozen == "visible")
+
+
+def test_layouts_and_gain_are_applied():
+    counts = np.linspace(7000, 8000, 64 * 96).reshape(64, 96).astype(np.uint16)
+    double = np.vstack([np.zeros_like(counts), counts])
+    prepare = Preparer(
+        gain=GainControl("fixed", (7000, 8000)), layout="lower-half", dead_pixels=True, column_noise=True
+    )
+    prepared = prepare(pair_of(double, COLOUR))
+    assert prepared.ir.shape == (64, 96) and prepared.ir[0, 0] < 3 and prepared.ir[-1, -1] > 252
+
+
+# the verb
+
+
+def test_the_verb_on_files(pictures, tmp_path, capsys):
+    out = tmp_path / "out.avi"
+    words = ["stream", str(pictures / "ir"), str(pictures / "vis.avi"), str(out), "--ir-rate", "10", "--stats", "-"]
+    assert cli.main([*words, "--gain", "plateau", "--view", "pip"]) == 0
+    told = capsys.readouterr()
+    final = json.loads(told.out.splitlines()[-1])
+    assert final["final"] and final["fused"] == 6 and final["cameras"]["skew_ms"]["p99"] == 0
+    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    assert "6 pairs fused" in told.err
+
+
+def test_options_from_a_file_and_the_command_line_wins(pictures, tmp_path, capsys):
+    config = tmp_path / "cameras.toml"
+    config.write_text(
+        f'ir = "{pictures}/ir"\nvis = "{pictures}/vis"\nout = ["{tmp_path}/a/", "null://"]\nframes = 4\n'
+        'thermal = [7000, 7600]\nview = "ir"\nir-rate = 25\nquiet = true\n'
+    )
+    assert cli.main(["stream", "--config", str(config), "--frames", "2", "--view=fused"]) == 0
+    assert len(read(tmp_path / "a")) == 2
+    config.write_text('veiw = "ir"\n')
+    assert cli.main(["stream", "--config", str(config), "a", "b"]) == 2
+    assert "did you mean '--view'" in capsys.readouterr().err
+
+
+def test_list_schemes_and_help_come_from_the_table(capsys):
+    from pyldfusion.camera.uri import SCHEMES, options_of
+
+    assert cli.main(["stream", "--list-schemes"]) == 0
+    told = capsys.readouterr().out
+    assert cli.main(["stream", "--help"]) == 0
+    helped = capsys.readouterr().out
+    for scheme in SCHEMES:
+        assert scheme.example in told and scheme.tried in told
+        for option in options_of(scheme):
+            assert option.name in told
+            assert scheme.role == "sink" or f"--ir-{option.name} " in helped
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from pyldfusion.cli import main; main(['stream', '--list-schemes']); "
+    code += "print({'torch', 'onnxruntime', 'openvino'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert told.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["scene://ir"], "two cameras are needed"),
+        (["scene://ir", "scene://viz"], "expected for example scene://ir"),
+        ([f"scene://ir?{LIVE}", f"scene://vis?{LIVE}", "fused.mp5"], "cannot write .mp5"),
+        (["scene://ir", "scene://vis", "null://", "--ir-sed", "3"], "did you mean '--ir-seed'"),
+        (["scene://ir", "scene://vis", "null://", "--ir-loop", "3"], "'loop' is not an option of a scene source"),
+        (["scene://ir", "scene://vis", "null://", "--ir-layout", "doubel"], "layout is 'doubel'"),
+        (["scene://ir", "scene://vis", "null://", "--max-skew", "-1"], "not a number of at least 0"),
+        (["none.mp4", "scene://vis", "null://"], "no such file"),
+        (["scene://ir", "scene://vis", "null://", "--config", "none.toml"], "none.toml"),
+    ],
+)
+def test_mistakes_are_one_line(words, said, capsys):
+    assert cli.main(["stream", *words]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+
+
+DOCS = (ROOT / "docs" / "cameras.md").read_text()
+COMMANDS = re.findall(r"^pyldfusion stream ([^#\n]+)", DOCS, re.M)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_docs_commands_can_be_read(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cameras.toml").write_text(re.search(r"```toml\n(.*?)```", DOCS, re.S)[1])
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    stream.add_arguments(parser)
+    ir, vis, outputs = stream._addresses(parser.parse_intermixed_args(stream.expand(shlex.split(command))))
+    assert (ir.scheme.role, vis.scheme.role) == ("source", "source") and outputs
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_signals_finish_the_files(number, code, tmp_path):
+    out = tmp_path / "out.avi"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pyldfusion", "stream", f"scene://ir?{LIVE}", f"scene://vis?{LIVE}", str(out),
+         f"{tmp_path}/all/", "--threads", "1"],
+        cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: len(list(tmp_path.glob("all/*.png"))) >= 3, 30)
+        assert not out.exists()
+        run.send_signal(number)
+        _, told = run.communicate(timeout=20)
+    finally:
+        run.kill()
+    assert run.returncode == code, told
+    assert cv2.VideoCapture(str(out)).read()[0] and "pairs fused" in told and "Traceback" not in told
+
+
+def test_nothing_is_left_behind(fuser):
+    before, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with (
+            CameraPair(f"scene://ir?{LIVE}", f"scene://vis?{LIVE}") as pairs,
+            Stream(fuser, pairs, ["http://@127.0.0.1:0", "null://"]) as running,
+        ):
+            running.run(frames=2)
+    wait_for(lambda: threading.active_count() == before)
+    assert len(os.listdir("/proc/self/fd")) <= files

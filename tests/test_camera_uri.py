@@ -1,0 +1,118 @@
+"""The table of cameras and outputs: what parses, what is refused and with which hint."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyldfusion.camera.uri import SCHEMES, options_of, parse, table
+from pyldfusion.errors import InputError
+
+from .conftest import ROOT
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: f"{scheme.role}-{scheme.name}")
+def test_every_example_parses(scheme):
+    address = parse(scheme.example, scheme.role)
+    assert address.scheme is scheme
+    assert set(address.options) == {option.name for option in options_of(scheme)}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: f"{scheme.role}-{scheme.name}")
+def test_defaults_and_words_are_values(scheme):
+    for option in options_of(scheme):
+        assert option.help and option.expected
+        if option.kind == "word":
+            assert option.default in option.words
+        if option.default is not None and not isinstance(option.default, bool):
+            assert option.read(str(option.default)) == option.default
+
+
+@pytest.mark.parametrize(
+    "text, scheme, target",
+    [
+        ("0", "v4l2", "/dev/video0"),
+        ("/dev/video2", "v4l2", "/dev/video2"),
+        ("v4l2:///dev/video1", "v4l2", "/dev/video1"),
+        ("clip.mp4", "file", "clip.mp4"),
+        ("ir/*.png", "file", "ir/*.png"),
+        ("ir/img_???.png", "file", "ir/img_???.png"),
+        ("file:///data/a%20b.mp4", "file", "/data/a b.mp4"),
+        ("RTSP://user:word@10.0.0.1/s?x=1", "rtsp", "user:word@10.0.0.1/s?x=1"),
+        ("http://cam/video.mjpg?user=me&width=5", "http", "cam/video.mjpg?user=me&width=5"),
+        ("scene://ir", "scene", "ir"),
+    ],
+)
+def test_sources(text, scheme, target):
+    address = parse(text, "source")
+    assert (address.scheme.name, address.target) == (scheme, target)
+
+
+def test_options_and_their_synonyms():
+    address = parse("scene://ir?size=640x480&fps=9&seed=3&live=no", "source", {"rate": "12.5"})
+    options = address.options
+    assert (options["width"], options["height"], options["seed"], options["live"]) == (640, 480, 3, False)
+    assert options["rate"] == 12.5  # what is given apart wins
+    assert options["jitter"] == 0.0
+
+
+def test_the_password_is_for_the_server_alone():
+    address = parse("rtsp://me:secret@cam/1", "source")
+    assert "secret" not in str(address) and "secret" in address.url
+    for text in ("rtsp://me:secret@cam/1#timeout=never", "rstp://me:secret@cam/1"):
+        with pytest.raises(InputError) as caught:
+            parse(text, "source")
+        assert "secret" not in str(caught.value)
+
+
+def test_a_file_with_separators_in_its_name(tmp_path):
+    file = tmp_path / "a#rate=3.png"
+    file.write_bytes(b"x")
+    assert parse(str(file), "source").target == str(file)
+
+
+@pytest.mark.parametrize(
+    "text, role, said",
+    [
+        ("rstp://cam/1", "source", "did you mean 'rtsp'?"),
+        ("scne://ir", "source", "did you mean 'scene'?"),
+        ("gopher://ir", "source", "known are"),
+        ("display://0", "source", "display:// is where pictures go, not a camera"),
+        ("scene://ir", "sink", "scene:// is a camera"),
+        ("scene://thermal", "source", "expected for example scene://ir"),
+        ("scene://ir?sed=1", "source", "did you mean 'seed'?"),
+        ("scene://ir?bogus=1", "source", "it has width"),
+        ("scene://ir?seed=one", "source", "expected a whole number from 0"),
+        ("scene://ir?drops=1.5", "source", "expected a number from 0 to 1"),
+        ("scene://ir?rate=nan", "source", "expected a number"),
+        ("scene://ir?live=maybe", "source", "expected yes or no"),
+        ("scene://ir?kind=nigth", "source", "did you mean 'night'?"),
+        ("scene://ir?seed", "source", "write seed=VALUE"),
+        ("scene://ir?seed=1&seed=2", "source", "given twice"),
+        ("scene://ir?size=640", "source", "WIDTHxHEIGHT"),
+        ("rtsp://cam/1#transport=tpc", "source", "did you mean 'tcp'?"),
+        ("v4l2://video0", "source", "expected for example v4l2:///dev/video0"),
+        ("rtsp://", "source", "not a rtsp address"),
+        ("http://@:port", "sink", "expected for example http://@:8080"),
+        ("null://x", "sink", "not a null address"),
+        ("", "source", "not a file address"),
+    ],
+)
+def test_refused(text, role, said):
+    with pytest.raises(InputError, match=said.replace("?", r"\?").replace("(", r"\(")):
+        parse(text, role)
+
+
+@given(st.text(max_size=40), st.sampled_from(["source", "sink"]))
+def test_any_text_parses_or_is_refused(text, role):
+    try:
+        parse(text, role)
+    except InputError as error:
+        assert str(error)
+
+
+def test_the_docs_have_the_table():
+    docs = (ROOT / "docs" / "cameras.md").read_text()
+    for role in ("source", "sink"):
+        assert table(role) in docs
