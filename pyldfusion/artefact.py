@@ -2,7 +2,8 @@
 
 Graphs hold the network (``.onnx`` for any runtime, ``.xml`` with its ``.bin`` for OpenVINO; ``python -m export`` writes
 them), and ``.safetensors`` its weights alone (written by the trainer and by ``pyldfusion import-weights``). All carry
-metadata, and give the weights back under the names of the state dict.
+metadata, and give the weights back under the names of the state dict. A TensorRT engine (``.engine``, ``.plan``,
+``.trt``) gives nothing back; what is known of it is in a file beside it (:mod:`~pyldfusion.sidecar`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from . import onnx_file, openvino_file
+from . import onnx_file, openvino_file, sidecar
 from .errors import ArtefactError, DependencyError
 
 __all__ = ["BUNDLED", "Artefact", "open_artefact", "save_weights"]
@@ -65,7 +66,7 @@ class Artefact:
     @property
     def precision(self) -> str:
         """How the weights are stored and computed: ``"fp32"``, ``"fp16-stored"``, ..."""
-        return self.metadata.get("precision", "fp32")
+        return self.metadata.get("precision", "unknown" if self.kind == "tensorrt" else "fp32")
 
     @property
     def io(self) -> str:
@@ -143,9 +144,10 @@ def open_artefact(path: str | Path) -> Artefact:
         raise ArtefactError(f"{file.name}: unknown kind of model file; expected one of {', '.join(sorted(_KINDS))}")
     if file.stat().st_size == 0:
         raise ArtefactError(f"{file} is empty")
-    readers = {"safetensors": _safetensors_metadata} | {name: module.read_metadata for name, module in _GRAPHS.items()}
+    readers = {"safetensors": _safetensors_metadata, "tensorrt": _sidecar_metadata}
+    readers |= {name: module.read_metadata for name, module in _GRAPHS.items()}
     with _reading(file):
-        metadata = readers[kind](file) if kind in readers else {}
+        metadata = readers[kind](file)
     return Artefact(file, kind, metadata)
 
 
@@ -154,6 +156,8 @@ def _reading(file: Path) -> Iterator[None]:
     """Whatever a parser trips over becomes one typed error."""
     try:
         yield
+    except ArtefactError:
+        raise
     except (ValueError, LookupError, TypeError, AttributeError, struct.error, OverflowError, RecursionError) as error:
         raise ArtefactError(f"{file} is damaged or not a {file.suffix} file ({error})") from error
 
@@ -188,6 +192,11 @@ def save_weights(state: Mapping[str, Any], path: str | Path, metadata: Mapping[s
     finally:
         partial.unlink(missing_ok=True)
     return metadata
+
+
+def _sidecar_metadata(path: Path) -> dict[str, str]:
+    known = sidecar.read(path)
+    return known.flat() if known is not None else {}
 
 
 def _safetensors() -> Any:

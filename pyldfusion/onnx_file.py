@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["read_initialisers", "read_metadata"]
+__all__ = ["read_initialisers", "read_metadata", "read_node_names"]
 
 _MODEL_OPSETS, _MODEL_GRAPH, _MODEL_METADATA = 8, 7, 14
-_GRAPH_INITIALIZER = 5
+_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_NODE_NAME = 3
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_FLOATS, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 4, 8, 9
 _TENSOR_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 
@@ -99,6 +100,21 @@ def read_initialisers(path: Path) -> Iterator[tuple[str, np.ndarray]]:
                 parsed = _tensor(tensor)
                 if parsed is not None:
                     yield parsed
+
+
+def read_node_names(path: Path) -> list[str]:
+    """Names of the graph's nodes, in order.
+
+    Raises:
+        ValueError, IndexError, TypeError: not an ONNX file, or a damaged one.
+    """
+    return [
+        bytes(dict(_fields(node)).get(_NODE_NAME, b"")).decode()
+        for number, graph in _fields(memoryview(path.read_bytes()))
+        if number == _MODEL_GRAPH
+        for graph_field, node in _fields(graph)
+        if graph_field == _GRAPH_NODE
+    ]
 
 
 def _tensor(data: memoryview) -> tuple[str, np.ndarray] | None:

@@ -26,7 +26,17 @@ TORCH = {
     "engines.lane",
 }
 #: Heavy packages, and who else may import them at the top.
-RUNTIMES = {"torch", "torchvision", "open_clip", "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors"}
+RUNTIMES = {
+    "torch",
+    "torchvision",
+    "open_clip",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
+    "safetensors",
+    "tensorrt",
+}
 OURS = {"trainer", "export"}
 
 
