@@ -20,7 +20,7 @@ import numpy as np
 
 from pyldfusion.artefact import open_artefact
 from pyldfusion.errors import InputError, PyldfusionError
-from trainer.data.roots import Root, find_roots
+from pyldfusion.media.roots import Root, find_roots
 from trainer.evaluation.scoring import Method, Pictures, Sample, network, read_sample, score
 from trainer.evaluation.tables import markdown, summarise
 

@@ -20,8 +20,8 @@ pytest.importorskip("tqdm")
 
 from pyldfusion import Fuser, metrics  # noqa: E402
 from pyldfusion.artefact import open_artefact, save_weights  # noqa: E402
+from pyldfusion.media.roots import find_roots  # noqa: E402
 from pyldfusion.scene import Scene  # noqa: E402
-from trainer.data.roots import find_roots  # noqa: E402
 from trainer.evaluate import main  # noqa: E402
 from trainer.evaluation.scoring import Pictures, read_sample, score, short_side_size  # noqa: E402
 from trainer.evaluation.tables import FORMATS, Row, markdown, summarise  # noqa: E402

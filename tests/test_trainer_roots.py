@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("tqdm")
 
 from pyldfusion.errors import InputError  # noqa: E402
+from pyldfusion.media.roots import find_roots, parse_root  # noqa: E402
 from trainer.data.pairs import load_pairs, read_planes  # noqa: E402
 from trainer.data.provenance import describe_data  # noqa: E402
-from trainer.data.roots import find_roots, parse_root  # noqa: E402
 
 from .trainer_pairs import reasons, seven_pairs, stems, write_pairs  # noqa: E402
 

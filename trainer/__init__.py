@@ -9,7 +9,7 @@ Commands, each ``python -m trainer.NAME``: ``__main__`` (``python -m trainer``),
     language  losses           LDFusion's loss, of pure functions
     patches  entropy  pieces   its patches, which of them count, judged piece by piece
 
-    data/        roots  pairs  cache                 which files make a pair; read, reported, kept
+    data/        pairs  cache                        pairs looked through, reported, kept
                  samples  crops  augment  loader     batches: of the language-driven recipe, of the supervised one
                  provenance                          what weights say of their data
     towers/      clip  open_clip_model  prompts      the judges: CLIP,

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media import atomic_path, write_image
+from pyldfusion.media.roots import find_roots
 
-from .data.roots import find_roots
 from .evaluation.labels import read_boxes, read_text, voc_names
 from .evaluation.scoring import Method, Pictures, network, read_sample
 
@@ -101,7 +101,7 @@ def export(
 
     Args:
         method: gives the fused pictures.
-        data: one set of pairs, as :func:`trainer.data.roots.find_roots` takes it.
+        data: one set of pairs, as :func:`pyldfusion.media.roots.find_roots` takes it.
         out: a new or empty folder.
         labels: folder of label files; None: pictures alone.
         names, val, seed: as the options say.

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from pyldfusion.artefact import BUNDLED
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media import atomic_path
+from pyldfusion.media.roots import Root, find_roots
 
-from .data.roots import Root, find_roots
 from .evaluation.scoring import Method, Pictures, network, score
 from .evaluation.tables import FORMATS, summarise
 
@@ -83,7 +83,7 @@ def evaluate(
     """Measure, and write the table; what a method lacks is named on stderr.
 
     Args:
-        data: sets of pairs, as :func:`trainer.data.roots.find_roots` takes them.
+        data: sets of pairs, as :func:`pyldfusion.media.roots.find_roots` takes them.
         methods: by name, as :func:`open_methods` gives them.
         style: one of :data:`trainer.evaluation.tables.FORMATS`.
         short_side, limit, common: as in :func:`trainer.evaluation.scoring.score`.

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from pyldfusion.errors import InputError, PyldfusionError
+from pyldfusion.media.roots import find_roots
 
 from .data.provenance import MANIFEST
-from .data.roots import find_roots
 
 M3SVD = ("M3SVD (Linfeng-Tang/M3SVD)", "MIT")
 SCENES = ("pyldfusion.scene", "Apache-2.0")

@@ -19,10 +19,10 @@ from tqdm import tqdm
 from pyldfusion.errors import InputError
 from pyldfusion.image import infrared_to_8bit
 from pyldfusion.media import read_image, to_eight_bits
+from pyldfusion.media.roots import FOLDERS, PairFiles, Root, find_roots
 
 from ..config import DataConfig
 from .cache import PlaneCache
-from .roots import FOLDERS, PairFiles, Root, find_roots
 
 __all__ = ["FOLDERS", "LEAST_SIDE", "Pair", "PairSet", "load_pairs", "planes_or_another", "read_planes"]
 
@@ -162,7 +162,7 @@ def load_pairs(
     """Look through every pair under ``roots`` and cache what fits; what cannot be used is skipped, never fatal.
 
     Args:
-        roots: folders or CSV manifests, maybe with a weight, as :func:`trainer.data.roots.find_roots` takes them.
+        roots: folders or CSV manifests, maybe with a weight, as :func:`pyldfusion.media.roots.find_roots` takes them.
         data: how planes are cached; None: in memory, within the default budget.
         only: keep the pairs whose stem begins with this.
         crop: side of the crops that will be cut, in pixels. Pairs under it are reflect-padded; reflection can at most

@@ -20,8 +20,7 @@ from pyldfusion import Fuser, metrics
 from pyldfusion.errors import InputError
 from pyldfusion.image import infrared_to_8bit
 from pyldfusion.media import list_images, read_image, to_eight_bits
-
-from ..data.roots import PairFiles, Root
+from pyldfusion.media.roots import PairFiles, Root
 
 __all__ = ["Method", "Pictures", "Sample", "Scores", "network", "read_sample", "score", "short_side_size"]
 

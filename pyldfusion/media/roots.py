@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyldfusion.errors import InputError
-from pyldfusion.media import list_images, match_stems
-from pyldfusion.media.images import READABLE_SUFFIXES
+from ..errors import InputError
+from .images import READABLE_SUFFIXES
+from .pairing import list_images, match_stems
 
 __all__ = ["FOLDERS", "PairFiles", "Root", "find_roots", "parse_root"]
 
