@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import unquote_plus
 
@@ -80,7 +80,7 @@ class Scheme:
         back_end: what does the work.
         tried: with what it was tried; the docs say it.
         target: what stands between ``://`` and the options, as a pattern that the whole of it must match.
-        query: whether ``?`` is part of the address, so that only ``#`` begins the options.
+        separators: what begins the options: not ``?`` where that is part of the address, nothing for a pipeline.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Scheme:
     tried: str
     options: tuple[Option, ...] = ()
     target: str = r".*"
-    query: bool = False
+    separators: str = "#?"
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,18 @@ _WIDTH = Option("width", "whole", None, "pixels", low=16, high=16384)
 _HEIGHT = Option("height", "whole", None, "pixels", low=16, high=16384)
 _TIMEOUT = Option("timeout", "number", 5.0, "seconds without a frame after which it is opened anew", low=0.1, high=600)
 
+_CODEC = ("h264", "h265", "mjpeg")
+#: Of network streams that GStreamer reads: the codec first.
+_DECODING = (
+    Option("codec", "word", None, "of the stream (default: found out)", _CODEC),
+    Option("latency", "whole", 100, "of the jitter buffer, ms", low=0, high=10000),
+    Option("decoder", "word", "auto", "hardware is a Jetson's", ("auto", "software", "hardware")),
+)
+#: Of network streams that GStreamer sends.
+_ENCODING = (
+    Option("codec", "word", "h264", "of the stream", ("h264", "mjpeg")),
+    Option("bitrate", "whole", 4000, "of h264, kbit/s", low=50, high=200000),
+)
 #: What every camera has.
 _SOURCE = (Option("flip", "word", "none", "mirrored or turned", ("none", "horizontal", "vertical", "rotate-180")),)
 #: What every output has.
@@ -136,7 +148,7 @@ SCHEMES: tuple[Scheme, ...] = (
             Option("pace", "yes/no", False, "play at its rate; otherwise as fast as the frames are taken"),
             Option("width", "whole", None, "of a raw file", low=1, high=16384),
             Option("height", "whole", None, "of a raw file", low=1, high=16384),
-        ), r".+", query=True,
+        ), r".+", separators="#",
     ),
     Scheme(
         "scene", "source", "scene://ir?size=640x480&fps=9&seed=1", "one of the two views of a generated street",
@@ -158,15 +170,44 @@ SCHEMES: tuple[Scheme, ...] = (
         ), r"(ir|vis)",
     ),
     Scheme(
+        "csi", "source", "csi://0?size=1280x720&fps=30", "a camera on a Jetson's CSI connector, by its number",
+        "GStreamer (nvarguscamerasrc)", "not run on hardware", (_WIDTH, _HEIGHT, _RATE, _TIMEOUT), r"\d{1,2}",
+    ),
+    Scheme(
         "rtsp", "source", "rtsp://192.168.1.20/stream1", "a network camera",
-        "OpenCV (FFmpeg)", "not run",
-        (_TIMEOUT, Option("transport", "word", "tcp", "of the pictures", ("tcp", "udp"))), r"[^/].*", query=True,
+        "GStreamer where it is installed, else OpenCV (FFmpeg)", "servers on loopback, H.264 and MJPEG; no camera",
+        (
+            _TIMEOUT,
+            Option("transport", "word", "tcp", "of the pictures", ("tcp", "udp")),
+            Option("backend", "word", "auto", "who reads it", ("auto", "gstreamer", "opencv")),
+            *_DECODING,
+        ), r"[^/].*", separators="#",
+    ),
+    Scheme(
+        "rtp", "source", "rtp://@:5004?codec=h264", "RTP over UDP, sent to a port of this machine",
+        "GStreamer", "a sender on loopback; no camera",
+        (_TIMEOUT, replace(_DECODING[0], default="h264"), *_DECODING[1:]), r"@?[^/@:]*:\d{1,5}",
+    ),
+    Scheme(
+        "gst", "source", "gst://videotestsrc is-live=true ! appsink", "any GStreamer pipeline that ends in an appsink",
+        "GStreamer", "test sources, 8 and 16 bits", (_RATE, _TIMEOUT), r".+", separators="",
+    ),
+    Scheme(
+        "shm", "source", "shm:///tmp/ir.sock?size=640x512&format=GRAY16_LE",
+        "frames of another program, in shared memory", "GStreamer (shmsrc)", "a sender on this machine",
+        (
+            Option("width", "whole", 640, "pixels", low=16, high=16384),
+            Option("height", "whole", 480, "pixels", low=16, high=16384),
+            Option("rate", "number", 30.0, "frames a second", low=0.01, high=1000),
+            Option("format", "word", "BGR", "of the pixels", ("BGR", "BGRx", "GRAY8", "GRAY16_LE")),
+            _TIMEOUT,
+        ), r"/.+",
     ),
     *(
         Scheme(
             name, "source", f"{name}://192.168.1.20/video.mjpg", "MJPEG over HTTP",
             "OpenCV (FFmpeg)", "a server on loopback; no camera" if name == "http" else "not run",
-            (_TIMEOUT,), r"[^/].*", query=True,
+            (_TIMEOUT,), r"[^/].*", separators="#",
         )
         for name in ("http", "https")
     ),
@@ -179,12 +220,30 @@ SCHEMES: tuple[Scheme, ...] = (
     Scheme(
         "file", "sink", "file:///data/fused.mp4", "a video (.mp4 .mkv .avi) or pictures (img_%05d.png); the bare path",
         "OpenCV", "files on disk",
-        (Option("rate", "number", None, "of a video (default: the cameras')", low=0.01, high=1000),), r".+", query=True,
+        (Option("rate", "number", None, "of a video (default: the cameras')", low=0.01, high=1000),), r".+",
+        separators="#",
     ),
     Scheme(
         "http", "sink", "http://@:8080", "a page with the moving picture (MJPEG), for any browser",
         "http.server", "clients on loopback",
         (Option("quality", "whole", 80, "of the JPEG pictures", low=1, high=100),), r"[^/?#]*:\d{1,5}",
+    ),
+    Scheme(
+        "rtsp", "sink", "rtsp://@:8554/fused", "an RTSP server",
+        "GStreamer (gst-rtsp-server)", "ffprobe, OpenCV and GStreamer on loopback", _ENCODING, r"@?[^/@:]*:\d{1,5}/.+",
+    ),
+    Scheme(
+        "rtp", "sink", "rtp://192.168.1.5:5004", "RTP over UDP, to a port of a machine",
+        "GStreamer", "loopback", _ENCODING, r"[^/@:]+:\d{1,5}",
+    ),
+    Scheme(
+        "v4l2", "sink", "v4l2:///dev/video9", "a loopback device (v4l2loopback), as a camera for other programs",
+        "GStreamer (v4l2sink)", "not run on hardware", target=r"/dev/\S+",
+    ),
+    Scheme(
+        "shm", "sink", "shm:///tmp/fused.sock", "shared memory, for another program",
+        "GStreamer (shmsink)", "a reader on this machine",
+        (Option("format", "word", "BGR", "of the pixels", ("BGR", "BGRx", "GRAY8")),), r"/.+",
     ),
     Scheme("display", "sink", "display://0", "a window", "OpenCV, where it is built with windows", "not run",
            target=r"\d*"),
@@ -277,7 +336,7 @@ def _split(rest: str, scheme: Scheme) -> tuple[str, dict[str, str]]:
     """The target and the options as text; a file whose name has the separators in it is taken as it is."""
     if scheme.name == "file" and os.path.exists(rest):
         return rest, {}
-    parts = re.split(r"#" if scheme.query else r"[#?]", rest, maxsplit=1)
+    parts = re.split(f"[{scheme.separators}]", rest, maxsplit=1) if scheme.separators else [rest]
     options: dict[str, str] = {}
     for item in re.split(r"[&]", parts[1]) if len(parts) > 1 and parts[1] else []:
         word, equals, value = item.partition("=")

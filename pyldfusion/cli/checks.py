@@ -44,6 +44,8 @@ PACKAGES = (
     ("safetensors", ("safetensors",), "for .safetensors files", "pip install 'pyldfusion[export]'"),
     ("onnx", ("onnx",), "for export", "pip install 'pyldfusion[export]'"),
     ("open_clip", ("open_clip_torch",), "for train", "pip install 'pyldfusion[train]'"),
+    ("gi", ("PyGObject",), "for csi://, rtp://, shm:// and gst:// cameras, and rtsp:// outputs",
+     "pip install 'pyldfusion[gstreamer]'"),
     ("tensorrt", ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"), "for engines on NVIDIA GPUs",
      "pip install 'pyldfusion[tensorrt]', or on a Jetson the system's package"),
 )  # fmt: skip

@@ -27,6 +27,14 @@ def open_sink(address: Address, rate: float | None = None, live: bool = False) -
         from .http import HttpSink
 
         return HttpSink(address)
+    if name == "rtsp":
+        from .gstreamer import RtspSink
+
+        return RtspSink(address)
+    if name in ("rtp", "v4l2", "shm"):
+        from .gstreamer import GstSink
+
+        return GstSink(address)
     if name == "display":
         from .display import DisplaySink
 

@@ -1,0 +1,169 @@
+"""Outputs through GStreamer: RTP, a loopback device, shared memory, and an RTSP server."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import CameraError
+from ...media import to_eight_bits
+from .. import gst
+from ..pipelines import rtsp_server_pipeline, sink_pipeline
+from ..uri import Address
+from .base import Sink
+
+__all__ = ["GstSink", "RtspSink"]
+
+
+class GstSink(Sink):
+    """A pipeline of :func:`sink_pipeline`, fed through its appsrc. It starts with the first picture."""
+
+    def __init__(self, address: Address) -> None:
+        self._name = str(address)
+        self._pipeline = gst.launch(sink_pipeline(address, gst.has_element), self._name)
+        self._feed = _Feed()
+        self._feed.attach(self._pipeline.get_by_name("pyldfusion"))
+        self._started = False
+
+    def write(self, picture: NDArray[Any], time: float) -> None:
+        Gst = gst.load()
+        self._feed.push(picture)
+        if not self._started:
+            self._started = True
+            self._pipeline.set_state(Gst.State.PLAYING)
+        kind, text = gst.message_of(self._pipeline)
+        if kind == "error":
+            raise CameraError(f"{self._name}: {text}")
+
+    def close(self) -> None:
+        self._pipeline.set_state(gst.load().State.NULL)
+        self._feed.detach()
+
+
+class RtspSink(Sink):
+    """An RTSP server at ``rtsp://@:port/name``; encodes once for all its clients, and only while there are any.
+
+    Attributes:
+        url: where it is, with the port that was taken for port 0.
+    """
+
+    def __init__(self, address: Address) -> None:
+        gst.load()
+        import gi
+
+        try:
+            gi.require_version("GstRtspServer", "1.0")
+            from gi.repository import GLib, GstRtspServer
+        except (ImportError, ValueError) as error:
+            raise CameraError(
+                f"{address}: needs GStreamer's RTSP server (gir1.2-gst-rtsp-server-1.0): {error}"
+            ) from None
+        where, _, mount = address.target.partition("/")
+        host, _, port = where.lstrip("@").rpartition(":")
+        self._feed = _Feed()
+        self._context = GLib.MainContext.new()
+        self._loop = GLib.MainLoop.new(self._context, False)
+        self._server = GstRtspServer.RTSPServer.new()
+        self._server.set_address(host.strip("[]") or "0.0.0.0")
+        self._server.set_service(port)
+        factory = GstRtspServer.RTSPMediaFactory.new()
+        factory.set_launch(rtsp_server_pipeline(address, gst.has_element))
+        factory.set_shared(True)
+        factory.connect("media-configure", self._configure)
+        self._server.get_mount_points().add_factory(f"/{mount}", factory)
+        self._source = self._server.create_source(None) if _can_listen(host, int(port)) else None
+        if self._source is None:
+            raise CameraError(f"{address}: cannot listen there; is the port in use?")
+        self._source.attach(self._context)
+        self.url = f"rtsp://{host or '127.0.0.1'}:{self._server.get_bound_port()}/{mount}"
+        self._thread = threading.Thread(target=self._loop.run, name="pyldfusion-rtsp", daemon=True)
+        self._thread.start()
+
+    def write(self, picture: NDArray[Any], time: float) -> None:
+        self._feed.push(picture)
+
+    def close(self) -> None:
+        if self._source is None:
+            return
+        from gi.repository import GstRtspServer
+
+        self._server.client_filter(lambda *_: GstRtspServer.RTSPFilterResult.REMOVE)
+        self._source.destroy()
+        self._source = None
+        self._feed.detach()
+        self._loop.quit()
+        self._thread.join(5)
+
+    def _configure(self, _: Any, media: Any) -> None:
+        media.connect("unprepared", lambda *_: self._feed.detach())
+        self._feed.attach(media.get_element().get_by_name("pyldfusion"))
+
+
+class _Feed:
+    """Pictures into an appsrc, where one is attached; all of the first one's size."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._appsrc: Any = None
+        self._size: tuple[int, int] | None = None
+
+    def attach(self, appsrc: Any) -> None:
+        """From now on into this one."""
+        for name, value in (("max-buffers", 2), ("max-bytes", 0), ("leaky-type", 2)):  # the newest; from 1.20 on
+            if appsrc.find_property(name) is not None:
+                appsrc.set_property(name, value)
+        with self._lock:
+            self._appsrc = appsrc
+            if self._size is not None:
+                self._set_caps()
+
+    def detach(self) -> None:
+        """No longer into any."""
+        with self._lock:
+            self._appsrc = None
+
+    def push(self, picture: NDArray[Any]) -> None:
+        """Give one picture, uint8 or uint16, [H,W] or BGR [H,W,3]."""
+        Gst = gst.load()
+        with self._lock:
+            if self._size is None:
+                self._size = picture.shape[1], picture.shape[0]
+                if self._appsrc is not None:
+                    self._set_caps()
+            if self._appsrc is None:
+                return
+            buffer = Gst.Buffer.new_wrapped(_bgrx(picture, self._size).tobytes())
+            with suppress(TypeError):  # while it is shut down
+                self._appsrc.emit("push-buffer", buffer)
+
+    def _set_caps(self) -> None:
+        assert self._size is not None
+        caps = f"video/x-raw,format=BGRx,width={self._size[0]},height={self._size[1]},framerate=0/1"
+        self._appsrc.set_property("caps", gst.load().Caps.from_string(caps))
+
+
+def _bgrx(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The picture as uint8 [H,W,4], whose rows need no padding."""
+    picture = to_eight_bits(picture)
+    if (picture.shape[1], picture.shape[0]) != size:
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    code = cv2.COLOR_GRAY2BGRA if picture.ndim == 2 else cv2.COLOR_BGR2BGRA
+    return np.asarray(cv2.cvtColor(picture, code))
+
+
+def _can_listen(host: str, port: int) -> bool:
+    """GStreamer's server says no more than a warning on the terminal when it cannot."""
+    import socket
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host.strip("[]"), port))
+        except OSError:
+            return False
+    return True
