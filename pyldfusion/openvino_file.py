@@ -1,8 +1,9 @@
 """Metadata and weights of an OpenVINO model (``.xml`` beside ``.bin``), read without OpenVINO.
 
 The ``.xml`` is read once, as a stream: document types, and with them entities of any kind, are refused, so a small
-file cannot grow, and no file but the ``.bin`` beside it is ever opened. OpenVINO maps the ``.bin`` into memory and
-would die of one that is too short, hence the check of its size.
+file cannot grow, and no file but the ``.bin`` beside it is ever opened. OpenVINO trusts both: it maps the ``.bin`` into
+memory and dies of one that is too short or whose numbers lead it astray. So only what has the hash that the exporter
+wrote is let through.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ def read_metadata(path: Path) -> dict[str, str]:
 
     Raises:
         ValueError, LookupError, TypeError: not such a file, or a damaged one; a ``.bin`` that is missing or of another
-            size than the ``.xml`` says; where the file says its hash, other content.
+            size than the ``.xml`` says; content of another hash than the metadata say, or without one.
     """
     metadata = _read(path).metadata
-    if metadata.get("content_sha256", "") not in ("", content_hash(path)):
+    if metadata.get("content_sha256") != content_hash(path):
         raise ValueError(
-            f"it or {path.with_suffix('.bin').name} is not what was written; metadata 'content_sha256' has the hash"
+            "the hash in its metadata is not that of the two files: they are damaged, do not belong together, or were "
+            "not written by pyldfusion; OpenVINO would run what they hold unchecked. Export it again"
         )
     return metadata
 

@@ -98,7 +98,7 @@ def test_weights_that_do_not_belong_to_it(copied):
     weights.write_bytes(whole + b"\0")
     damaged(copied, "do not belong together")
     weights.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
-    damaged(copied, "is not what was written")
+    damaged(copied, "damaged, do not belong together")
     weights.unlink()
     damaged(copied, r"weights are missing: m\.bin must lie beside it")
 
@@ -112,6 +112,15 @@ def test_no_entity_is_ever_expanded(copied):
     copied.write_text("<net>" + "<a>" * 100000)
     damaged(copied, "nested more than 64 deep")
     assert time.monotonic() - start < 1
+
+
+def test_a_model_of_another_program(tmp_path):
+    from pyldfusion.engines.openvino import import_openvino
+
+    openvino = import_openvino()
+    onnx.save(plain_graph(), tmp_path / "m.onnx")
+    openvino.save_model(openvino.Core().read_model(tmp_path / "m.onnx"), tmp_path / "m.xml")
+    damaged(tmp_path / "m.xml", "were not written by pyldfusion")
 
 
 @pytest.mark.parametrize(

@@ -60,13 +60,13 @@ class OnnxRuntimeEngine:
                 ["CPUExecutionProvider"],
                 enable_fallback=0,  # would print, and fail a second time
             )
+            inputs, outputs = (
+                {port.name: (port.type == "tensor(uint8)", port.shape) for port in ports}
+                for ports in (self._session.get_inputs(), self._session.get_outputs())
+            )
         except Exception as error:  # the binding's own exceptions have no common public base
             raise ArtefactError(f"{artefact.path} is not a model that ONNX Runtime loads: {error}") from error
-        check_signature(
-            artefact,
-            {i.name: (i.type == "tensor(uint8)", i.shape) for i in self._session.get_inputs()},
-            {o.name: (o.type == "tensor(uint8)", o.shape) for o in self._session.get_outputs()},
-        )
+        check_signature(artefact, inputs, outputs)
         self._largest = 0
 
     def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
