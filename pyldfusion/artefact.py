@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -111,15 +112,28 @@ class Artefact:
                 for name, tensor in _GRAPHS[self.kind].read_initialisers(self.path)
                 if name.startswith(GRAPH_PREFIX)
             }
+            _undo_rewrites(weights)
         if not weights:
             raise ArtefactError(f"{self.path} holds no weights of a fusion network; was it exported by pyldfusion?")
-        for name, tensor in list(weights.items()):
-            bias = name.removesuffix("weight") + "bias"
-            if name.endswith("weight") and bias not in weights:
-                # a transposed convolution has its outputs on the second axis
-                outputs = tensor.shape[1 if name.startswith("decoder.up.") else 0]
-                weights[bias] = np.zeros(outputs, np.float32)
         return weights
+
+
+def _undo_rewrites(weights: dict[str, np.ndarray]) -> None:
+    """Graph's weights -> the network's, in place: the inverse of :mod:`pyldfusion.rewrites`."""
+    last = weights.get("decoder.out.weight")
+    if last is not None and last.shape[0] > 1:  # one kernel, at as many shifts as there are outputs (BlockConv)
+        kernel = last.shape[2] - math.isqrt(last.shape[0]) + 1
+        weights["decoder.out.weight"] = last[:1, :, :kernel, :kernel]
+        if "decoder.out.bias" in weights:
+            weights["decoder.out.bias"] = weights["decoder.out.bias"][:1]
+    for name, tensor in list(weights.items()):
+        if name.endswith((".gamma", ".beta")):
+            weights[name] = tensor.reshape(-1)
+        bias = name.removesuffix("weight") + "bias"
+        if name.endswith("weight") and bias not in weights:
+            # a transposed convolution has its outputs on the second axis
+            outputs = tensor.shape[1 if name.startswith("decoder.up.") else 0]
+            weights[bias] = np.zeros(outputs, np.float32)
 
 
 def open_artefact(path: str | Path) -> Artefact:

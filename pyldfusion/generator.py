@@ -162,7 +162,7 @@ class StyleEncoder(nn.Module):
         x = F.relu(self.stem(x))
         for conv in self.down:
             x = F.relu(conv(x))
-        return self.head(x.mean((2, 3), keepdim=True)).flatten(1)
+        return self.head(x.mean((2, 3), keepdim=True)).squeeze((2, 3))
 
 
 class StyleFusion(nn.Module):
@@ -200,6 +200,13 @@ class Decoder(nn.Module):
         return self.out(x)
 
 
+class Crop(nn.Module):
+    """The top left of ``x`` [N,C,...], as high and wide as ``like`` [N,C,H,W]."""
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        return x[:, :, : like.shape[2], : like.shape[3]]
+
+
 class Generator(nn.Module):
     """The fusion network.
 
@@ -227,6 +234,7 @@ class Generator(nn.Module):
             self.style_ir = StyleEncoder(widths)
             self.fusion = StyleFusion(2 * widths[3])
         self.decoder = Decoder(widths)
+        self.crop: nn.Module = Crop()
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """Fuse two planes.
@@ -247,7 +255,7 @@ class Generator(nn.Module):
         x = torch.cat((self.content_vis(vis), self.content_ir(ir)), 1)
         if self.shape.style:
             x = self.fusion(x, torch.cat((self.style_vis(vis), self.style_ir(ir)), 1))
-        x = self.decoder(x)[:, :, : vis.shape[2], : vis.shape[3]]
+        x = self.crop(self.decoder(x), vis)
         return torch.sigmoid(x) if self.shape.output == "sigmoid" else torch.tanh(x).clamp(min=0)
 
     @staticmethod

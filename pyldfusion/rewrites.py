@@ -49,7 +49,6 @@ class BlockConv(nn.Module):
     """
 
     BLOCK = 4
-    taps: Tensor
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
@@ -57,42 +56,18 @@ class BlockConv(nn.Module):
             raise TypeError(
                 f"expected the plain convolution, got {type(conv).__name__}: was this network rewritten before?"
             )
-        self.weight, self.bias = conv.weight, conv.bias
-        self.kernel, self.pad = conv.kernel_size[0], conv.kernel_size[0] // 2
-        self.register_buffer("taps", self._taps(), persistent=False)
-
-    def _taps(self) -> Tensor:
-        """Which tap of the original kernel each tap of the 16 shifted ones is; ``kernel**2`` stands for none."""
-        size = self.kernel + self.BLOCK - 1
-        original = torch.arange(self.kernel**2).view(self.kernel, self.kernel)
-        taps = torch.full((self.BLOCK, self.BLOCK, size, size), self.kernel**2)
-        for y in range(self.BLOCK):
-            for x in range(self.BLOCK):
-                taps[y, x, y : y + self.kernel, x : x + self.kernel] = original
-        return taps.flatten()
+        size = conv.kernel_size[0]
+        self.pad = size // 2
+        # the original kernel is the top left of the first of the 16
+        shifts = [(y, self.BLOCK - 1 - y) for y in range(self.BLOCK)]
+        kernels = [F.pad(conv.weight.detach(), (*left, *top)) for top in shifts for left in shifts]
+        self.weight = nn.Parameter(torch.cat(kernels))
+        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.detach().repeat(self.BLOCK**2))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,H,W] -> [N,1,H',W'] with H' and W' multiples of 4, at least H - 10 and W - 10."""
-        # constants both: runtimes fold this when they load the graph, and the file keeps the 49 original taps
-        weight, bias = self._block_weights()
         x = F.pad(x, (self.pad, 0, self.pad, 0), mode="reflect")
-        return F.pixel_shuffle(F.conv2d(x, weight, bias, stride=self.BLOCK), self.BLOCK)
-
-    def _block_weights(self) -> tuple[Tensor, Tensor | None]:
-        channels = self.weight.shape[1]
-        size = self.kernel + self.BLOCK - 1
-        weight = F.pad(self.weight.view(channels, -1), (0, 1)).index_select(1, self.taps)
-        weight = weight.view(channels, self.BLOCK**2, size, size).transpose(0, 1)
-        return weight, None if self.bias is None else self.bias.expand(self.BLOCK**2)
-
-    def folded(self) -> nn.Sequential:
-        """The same as plain layers, for who runs it many times with the weights of now."""
-        weight, bias = self._block_weights()
-        weight, bias = weight.detach().clone(), None if bias is None else bias.detach().clone()
-        out, channels, size, _ = weight.shape
-        conv = nn.Conv2d(channels, out, size, self.BLOCK, bias=bias is not None, device=weight.device)
-        conv.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
-        return nn.Sequential(nn.ReflectionPad2d((self.pad, 0, self.pad, 0)), conv, nn.PixelShuffle(self.BLOCK))
+        return F.pixel_shuffle(F.conv2d(x, self.weight, self.bias, stride=self.BLOCK), self.BLOCK)
 
 
 class InPrecision(nn.Module):
@@ -109,7 +84,7 @@ class InPrecision(nn.Module):
     def __init__(self, generator: Generator, dtype: torch.dtype) -> None:
         super().__init__()
         if isinstance(generator.decoder.out, BlockConv):
-            generator.decoder.out = nn.Sequential(generator.decoder.out.folded(), ToFloat())
+            generator.decoder.out = nn.Sequential(generator.decoder.out, ToFloat())
         self.dtype = dtype
         self.generator = generator.to(dtype)
         for module in generator.modules():

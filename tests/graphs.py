@@ -1,0 +1,68 @@
+"""Graphs of small networks, each traced once a test run, and the runtimes they are run in."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import onnx
+import torch
+
+from export.onnx import build_model
+from export.opset import OPSET, to_opset
+from export.shape import Shape
+from pyldfusion.engines.onnx import import_onnxruntime
+from pyldfusion.engines.openvino import import_openvino
+from pyldfusion.generator import Generator
+from trainer.start.initialise import initialise
+
+ANY_SHAPE = Shape.dynamic()
+
+
+@cache
+def network(variant: str) -> Generator:
+    """Seeded weights, with biases that are not zero."""
+    generator = initialise(Generator(variant), seed=1)
+    for name, weight in generator.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    return generator.eval()
+
+
+@cache
+def _traced(variant: str, io: str, shape: Shape) -> bytes:
+    return build_model(network(variant), io=io, shape=shape).SerializeToString()
+
+
+def graph(variant: str = "lite", io: str = "frames", shape: Shape = ANY_SHAPE, opset: int = OPSET) -> onnx.ModelProto:
+    """The fp32 graph of :func:`network`, a copy of one's own."""
+    return to_opset(onnx.load_from_string(_traced(variant, io, shape)), opset)
+
+
+def run_onnxruntime(model: onnx.ModelProto, inputs: dict[str, np.ndarray], optimise: bool = True) -> np.ndarray:
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
+
+
+def run_openvino(model: onnx.ModelProto, inputs: dict[str, np.ndarray], precision: str = "f32") -> np.ndarray:
+    core = import_openvino().Core()
+    compiled = core.compile_model(
+        core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": precision}
+    )
+    return np.array(compiled(inputs)[0])
+
+
+RUNTIMES = {"onnxruntime": run_onnxruntime, "openvino": run_openvino}
+
+
+def frames(seed: int, n: int, h: int, w: int) -> dict[str, np.ndarray]:
+    """Smooth random frames, as the graph's inputs."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((n, h // 4 + 2, w // 4 + 2, 4))
+    fine = np.kron(coarse, np.ones((1, 4, 4, 1)))[:, :h, :w] * 215 + rng.random((n, h, w, 4)) * 40
+    picture = fine.astype(np.uint8)
+    return {"ir": np.ascontiguousarray(picture[..., :1]), "vis": np.ascontiguousarray(picture[..., 1:])}
