@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "frame_input.h"
 #include "frame_output.h"
 #include "frame_stats.h"
+#include "pyramid.h"
 
 namespace py = pybind11;
 
@@ -207,6 +209,43 @@ std::pair<double, double> percentiles16(const py::array_t<std::uint16_t>& frame,
   return {range[0], range[1]};
 }
 
+ldf::PyramidLook look_of(const py::dict& given) {
+  using Levels = std::array<float, ldf::kPyramidLevels>;
+  ldf::PyramidLook look{};
+  const auto edge = given["edge"].cast<Levels>(), gain = given["gain"].cast<Levels>();
+  std::copy(edge.begin(), edge.end(), look.edge);
+  std::copy(gain.begin(), gain.end(), look.gain);
+  const auto choice = given["choice"].cast<std::array<std::int32_t, ldf::kPyramidLevels>>();
+  std::copy(choice.begin(), choice.end(), look.choice);
+  const std::pair<const char*, float*> kFields[] = {
+      {"strong", &look.strong},         {"coring", &look.coring},       {"floor_gain", &look.floor_gain},
+      {"quiet", &look.quiet},           {"least_noise", &look.least_noise}, {"coding_noise", &look.coding_noise},
+      {"least_contrast", &look.least_contrast}, {"hot", &look.hot},     {"hot_lift", &look.hot_lift},
+      {"mean", &look.mean},             {"deviation", &look.deviation}, {"knee", &look.knee}};
+  for (const auto& [name, value] : kFields) *value = given[name].cast<float>();
+  return look;
+}
+
+void pyramid(const py::array& ir, const py::array& vis, const py::array& fused, const py::dict& look,
+             py::array_t<double>& workspace, int threads) {
+  ldf::PyramidParams p{};
+  p.ir = plane_of(ir);
+  p.vis = plane_of(vis);
+  p.fused = plane_of(fused);
+  for (const ldf::Plane* plane : {&p.ir, &p.vis}) {
+    check(plane->height == p.fused.height && plane->width == p.fused.width, "pyramid: sizes differ");
+  }
+  check(p.fused.height > 0 && p.fused.width > 0, "pyramid: empty planes");
+  check(workspace.ndim() == 1 && (workspace.flags() & py::array::c_style) &&
+            workspace.size() >= ldf::pyramid_workspace(p.fused.height, p.fused.width),
+        "pyramid: the workspace is too small");
+  check(fused.writeable() && workspace.writeable(), "pyramid: the output is read-only");
+  p.look = look_of(look);
+  p.workspace = workspace.mutable_data();
+  py::gil_scoped_release unlocked;
+  ldf::pyramid_cpu(p, threads);
+}
+
 }  // namespace
 
 void bind_frames(py::module_& m) {
@@ -219,5 +258,8 @@ void bind_frames(py::module_& m) {
   m.def("histogram16", &histogram16, py::arg("frame").noconvert());
   m.def("percentiles16", &percentiles16, py::arg("frame").noconvert(), py::arg("low"), py::arg("high"));
   m.def("scale16", &scale16, py::arg("frame").noconvert(), py::arg("low"), py::arg("high"), py::arg("threads"));
+  m.def("pyramid_workspace", &ldf::pyramid_workspace, py::arg("height"), py::arg("width"));
+  m.def("pyramid", &pyramid, py::arg("ir"), py::arg("vis"), py::arg("fused"), py::arg("look"),
+        py::arg("workspace").noconvert(), py::arg("threads"));
   m.def("add_luma", &add_luma, py::arg("vis"), py::arg("delta").noconvert(), py::arg("out"), py::arg("threads"));
 }

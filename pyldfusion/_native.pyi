@@ -42,3 +42,12 @@ def plane_to_frame(
     out_chroma: NDArray[uint8] | None,
     threads: int,
 ) -> None: ...
+def pyramid_workspace(height: int, width: int) -> int: ...
+def pyramid(
+    ir: NDArray[Any],
+    vis: NDArray[Any],
+    fused: NDArray[Any],
+    look: dict[str, Any],
+    workspace: NDArray[float64],
+    threads: int,
+) -> None: ...

@@ -78,7 +78,7 @@ def frame_to_plane(
     if out is None:
         out = np.empty((height, width), _plane_dtype(dtype))
     else:
-        _check_out("out", out, (height, width), *_PLANES)
+        check_out("out", out, (height, width), *_PLANES)
     _refuse_overlap(out, source)
     inside = np.empty((height, width), np.uint8) if mask else None
     constant = border != "replicate"
@@ -275,7 +275,7 @@ def _repacked(name: str, pixels: NDArray[Any], written: bool) -> NDArray[Any]:
     return np.ascontiguousarray(pixels)
 
 
-def _check_out(name: str, out: Any, shape: tuple[int, ...], *dtypes: type[np.generic]) -> None:
+def check_out(name: str, out: Any, shape: tuple[int, ...], *dtypes: type[np.generic]) -> None:
     array = _array(name, out, True, *dtypes)
     if array.shape != shape:
         raise InputError(f"{name} has shape {array.shape}; expected {shape}")

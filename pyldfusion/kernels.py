@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from .errors import DtypeError, InputError
 from .frame_kernels import FORMATS, frame_to_plane, plane_to_frame
 from .native import _native, checked_array, packed, same_place, thread_count
+from .pyramid import PyramidLook, pyramid, pyramid_workspace
 
 __all__ = [
     "FORMATS",
+    "PyramidLook",
     "adain",
     "add_luma",
     "cuda_compiled",
@@ -31,6 +33,8 @@ __all__ = [
     "histogram16",
     "percentiles16",
     "plane_to_frame",
+    "pyramid",
+    "pyramid_workspace",
     "scale16",
     "thread_count",
 ]

@@ -175,3 +175,75 @@ def plane_to_frame(
         return np.vstack([luma * scale + black, pairs]).clip(0, 255)
     bgr = (seen[..., :3] + (luma - seen[..., 3])[..., None]).clip(0, top)
     return bgr if to == "bgr" else bgr[..., ::-1]
+
+
+def pyramid(ir: NDArray[Any], vis: NDArray[Any], look: Any) -> NDArray[np.float64]:
+    """The edge-preserving pyramid of csrc/pyramid.h with a ``PyramidLook``: planes in [0, 1] or uint8 to [0, 1]."""
+    planes = [x.astype(np.float64) / (255 if x.dtype == np.uint8 else 1) for x in (ir, vis)]
+    planes = [np.clip(np.nan_to_num(x, nan=0.0, posinf=1.0, neginf=0.0), 0, 1) for x in planes]
+    sources, scales = [], []
+    for x in planes:
+        mean = _halved(x).mean()
+        variance = max(_halved(x * x).mean() - mean * mean, 0)
+        scales.append(1 / np.sqrt(variance + look.least_contrast**2))
+        sources.append((x - mean) * scales[-1])
+    levels, smooth = [], sources
+    for edge in look.edge:
+        level = []
+        for x in smooth:
+            mean, square = _halved(x), _halved(x * x)
+            centre = _box(mean)
+            variance = np.maximum(_box(square) - centre**2, 0)
+            kept = variance / (variance + edge)
+            a, b = _box(kept), _box((1 - kept) * centre)
+            level.append((a, b, (1 - a) ** 2 * variance, a * mean + b))
+        smooth = [x for *_, x in level]
+        levels.append(level)
+    hot = np.clip(smooth[0] - look.hot + 0.5, 0, 1)
+    share = 0.5 + 0.5 * look.hot_lift * hot**2 * (3 - 2 * hot) * np.clip(2 * (smooth[0] - smooth[1]), 0, 1)
+    k, rest = [share, 1 - share], np.zeros_like(share)
+    for index, level in reversed(list(enumerate(levels))):
+        if index + 1 < len(levels):
+            k, rest = [_doubled(x, level[0][0].shape) for x in k], _doubled(rest, level[0][0].shape)
+        claims, gains = [], []
+        for (_, _, energy, _), scale in zip(level, scales, strict=True):
+            least = max(look.least_noise, look.coding_noise * scale)
+            noise = max(np.sqrt(np.quantile(energy, look.quiet)), least)
+            claims.append((np.maximum(np.sqrt(energy) - noise, 0) + 1e-4) ** look.choice[index])
+            clear = (energy / (look.coring * noise) ** 2) ** 2
+            strong = energy / look.strong**2
+            gains.append((look.floor_gain + clear) / (1 + clear) * (look.gain[index] + strong) / (1 + strong))
+        weights = [gain * claim / (claims[0] + claims[1]) for gain, claim in zip(gains, claims, strict=True)]
+        rest = rest + sum((k[s] - weights[s]) * level[s][1] for s in (0, 1))
+        k = [weights[s] + (k[s] - weights[s]) * level[s][0] for s in (0, 1)]
+    small = sum(k[s] * _halved(sources[s]) for s in (0, 1)) + rest
+    up = [_doubled(x, ir.shape) for x in (*k, rest)]
+    fused = up[0] * sources[0] + up[1] * sources[1] + up[2]
+    x = (fused - small.mean()) * look.deviation / np.sqrt(small.var() + 0.04)
+    for side in (1, -1):
+        room = max((1 - look.mean if side > 0 else look.mean) - look.knee, 0.02)
+        over = np.maximum(side * x - look.knee, 0)
+        t = np.minimum(over / room, 3)
+        x = x - side * (over - room * t * (27 + t * t) / (27 + 9 * t * t))
+    return np.clip(x + look.mean, 0, 1)
+
+
+def _halved(x: NDArray[Any]) -> NDArray[Any]:
+    """Means of 2x2 pixels; an odd last row or column stands twice."""
+    x = np.pad(x, [(0, side % 2) for side in x.shape], "edge")
+    return (x[::2, ::2] + x[::2, 1::2] + x[1::2, ::2] + x[1::2, 1::2]) / 4
+
+
+def _box(x: NDArray[Any]) -> NDArray[Any]:
+    """Means of 3x3 pixels, the border repeated."""
+    return np.lib.stride_tricks.sliding_window_view(np.pad(x, 1, "edge"), (3, 3)).mean(axis=(2, 3))
+
+
+def _doubled(x: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Bilinear, pixel centres at halves, the border repeated; cut to ``shape``."""
+    for axis in (0, 1):
+        x = np.moveaxis(x, axis, 0)
+        padded = np.concatenate((x[:1], x, x[-1:]))
+        rows = np.stack((0.25 * padded[:-2] + 0.75 * x, 0.25 * padded[2:] + 0.75 * x), axis=1)
+        x = np.moveaxis(rows.reshape(-1, *x.shape[1:]), 0, axis)
+    return x[: shape[0], : shape[1]]
