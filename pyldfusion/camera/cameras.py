@@ -14,6 +14,7 @@ from .frame import Frame
 from .handover import Ended, Handover
 from .pair import SIDES, FramePair, Pairer
 from .sources import Camera, open_device
+from .sources.file import FileDevice
 from .uri import Address, parse
 
 __all__ = ["CameraPair"]
@@ -96,8 +97,11 @@ class CameraPair:
     def __iter__(self) -> Iterator[FramePair]:
         if not self._started:
             self._started = True
-            self.pairer.start(time.monotonic())
+            now = time.monotonic()
+            self.pairer.start(now)
             for name, camera in self.cameras.items():
+                if isinstance(camera.device, FileDevice):
+                    camera.device.begin(now)  # two files begin together
                 camera.start(self._deliver(name), self._end(name))
         return self._newest() if self.live else self._every()
 

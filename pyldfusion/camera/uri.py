@@ -212,10 +212,12 @@ SCHEMES: tuple[Scheme, ...] = (
         for name in ("http", "https")
     ),
     Scheme(
-        "v4l2", "source", "v4l2:///dev/video0?format=YUYV", "a USB or built-in camera; also /dev/video0, or 0",
-        "OpenCV", "not run on hardware",
-        (_WIDTH, _HEIGHT, _RATE, Option("format", "text", None, "four letters: YUYV, MJPG, NV12, ..."), _TIMEOUT),
-        r"/dev/\S+",
+        "v4l2", "source", "v4l2:///dev/video0?format=Y16", "a USB or built-in camera; also /dev/video0, or 0",
+        "OpenCV; V4L2 itself for 16 bits and raw", "not run on hardware; a simulated driver",
+        (
+            _WIDTH, _HEIGHT, _RATE, Option("format", "text", None, "up to four letters: Y16, YUYV, MJPG, ..."),
+            Option("raw", "yes/no", False, "frames as they are sent, YUYV as [H,W,2]; Y10 to Y16 always are"), _TIMEOUT,
+        ), r"/dev/\S+",
     ),
     Scheme(
         "file", "sink", "file:///data/fused.mp4", "a video (.mp4 .mkv .avi) or pictures (img_%05d.png); the bare path",

@@ -5,7 +5,7 @@ IR and VIS are cameras, network streams, files or generated scenes; OUT, one or 
 --ir-OPTION and --vis-OPTION:
 
   pyldfusion stream scene://ir scene://vis http://@:8080
-  pyldfusion stream v4l2:///dev/video2?format=YUYV rtsp://10.0.0.7/main fused.mp4 --ir-layout lower-half
+  pyldfusion stream v4l2:///dev/video2 rtsp://10.0.0.7/main fused.mp4 --ir-format Y16
   pyldfusion stream ir.mp4 vis.mp4 fused.mp4 --frames 100
 
 From cameras the newest pair is fused and what comes too fast is left out; from files every frame is. A camera that

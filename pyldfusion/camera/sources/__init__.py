@@ -27,9 +27,18 @@ def open_device(address: Address) -> Device:
         from .gstreamer import GstDevice
 
         return GstDevice(address)
+    if name == "v4l2" and (address.options["raw"] or _is_counts(address)):
+        from .v4l2 import V4L2Device
+
+        return V4L2Device(address)
     from .opencv import OpenCVDevice
 
     return OpenCVDevice(address)
+
+
+def _is_counts(address: Address) -> bool:
+    """Whether a USB camera is asked for more than 8 bits."""
+    return (address.options["format"] or "").strip() in ("Y16", "Y14", "Y12", "Y10")
 
 
 def _by_gstreamer(address: Address) -> bool:

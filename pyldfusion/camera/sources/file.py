@@ -37,6 +37,11 @@ class FileDevice:
         self.live = self._pace
         self.rate: float | None = self._asked
         self._stream: FrameStream | None = None
+        self._start: float | None = None
+
+    def begin(self, now: float) -> None:
+        """Time 0 of a paced file, on ``time.monotonic()``; without it, the first :meth:`read`."""
+        self._start = now
 
     def open(self, stop: threading.Event) -> None:
         self._stop = stop
@@ -45,7 +50,7 @@ class FileDevice:
         self._frames: Iterator[NDArray[Any]] = iter(self._stream)
         self._left = self._plays - 1 if self._plays else -1
         self._index = self._in_this_play = 0
-        self._start: float | None = None
+        self._start = None
 
     def read(self) -> Taken | None:
         assert self._stream is not None and self.rate is not None
@@ -66,7 +71,8 @@ class FileDevice:
         self._in_this_play += 1
         if not self._pace:
             return Taken(image, stamp)
-        self._start = self._start or time.monotonic()
+        if self._start is None:
+            self._start = time.monotonic()
         late = time.monotonic() - self._start - stamp
         if self._stop.wait(max(0.0, -late)):
             return None
