@@ -1,4 +1,4 @@
-"""The folder of licensed pairs: what goes in, the manifest, and what weights say of it."""
+"""The folder of licensed pairs: what goes in, the manifest, what weights say of it, and how it is packed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 
 from trainer.data.pairs import load_pairs
 from trainer.data.provenance import describe_data
+from trainer.pack import main as pack
 from trainer.prepare import main
 
 
@@ -85,3 +86,44 @@ def test_pairs_of_unknown_origin_are_said_to_be_so(sources):
 def test_a_wrong_folder_is_named(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "out"), "--m3svd", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+# packed
+
+
+def test_what_is_packed_without_loss_is_the_same_data(sources, capsys):
+    made, packed = sources / "made", sources / "packed"
+    assert main(["--out", str(made), "--m3svd", str(sources / "pictures"), "--scenes", "1"]) == 0
+    assert pack([str(made), "--out", str(packed), "--megabytes", "1"]) == 0
+    assert "3 pairs" in capsys.readouterr().out
+    whole, small = load_pairs([made]), load_pairs([packed])
+    assert [pair.planes().tobytes() for pair in small.pairs] == [pair.planes().tobytes() for pair in whole.pairs]
+    before, after = describe_data(whole), describe_data(small)
+    assert after["trained_on"] == before["trained_on"] and after["terms"] == before["terms"]
+    for name in ("ir", "vi"):
+        assert len(list((packed / name).glob("*.webp"))) == 3
+
+
+def test_what_does_not_fit_loses_quality_and_says_so(sources, capsys):
+    made, packed = sources / "made", sources / "packed"
+    assert main(["--out", str(made), "--scenes", "1"]) == 0
+    assert pack([str(made), "--out", str(packed), "--megabytes", "0.13"]) == 0
+    size = sum(file.stat().st_size for file in packed.rglob("*.webp"))
+    assert "at WebP quality" in capsys.readouterr().out and size <= 0.13e6
+    small = load_pairs([packed])
+    assert "packed as WebP of quality" in describe_data(small)["trained_on"]
+    difference = small.pairs[0].planes().astype(int) - load_pairs([made]).pairs[0].planes()
+    assert 0 < np.square(difference).mean() < 30
+    rows = list(csv.DictReader((packed / "manifest.csv").open(newline="")))
+    assert rows[0]["sha256_ir"] == hashlib.sha256(small.pairs[0].ir.tobytes()).hexdigest()
+
+
+def test_what_cannot_be_packed_is_said(sources, capsys):
+    pictures = str(sources / "pictures")
+    for arguments, says in (
+        ([pictures, "--out", str(sources / "a"), "--megabytes", "0.01"], "pack fewer of them"),
+        ([pictures, "--out", pictures], "is not empty"),
+        ([str(sources / "none"), "--out", str(sources / "b")], "no such folder"),
+    ):
+        assert pack(arguments) == 2
+        assert says in capsys.readouterr().err

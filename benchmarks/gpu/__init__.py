@@ -9,6 +9,7 @@ docs/gpu.md tells the rest.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ from .results import RESULTS, Results
 ROOT = Path(__file__).resolve().parent.parent.parent
 STAGES = ("build", "test", "sanitize", "bench")
 FURTHER = ("endure", "train")
+#: Seconds over its time after which a stage is cut off.
+MARGIN = 35
 
 
 class Deadline:
@@ -57,7 +60,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run, with the kernels emulated"
     )
-    parser.add_argument("--data", type=Path, help="train: folder of pairs, or of packed ones")
+    parser.add_argument("--data", type=Path, help="train: folder of pairs, such as trainer.pack writes")
+    parser.add_argument(
+        "--parts", type=Path, metavar="FOLDER", help="train: go on from what an earlier run brought away"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="train: an option of it"
+    )
     options = parser.parse_args(argv)
     stages = options.stages or list(STAGES)
     if unknown := set(stages) - {*STAGES, *FURTHER}:
@@ -68,14 +77,20 @@ def main(argv: list[str]) -> int:
         limit_threads()
         print(f"A dry run: its figures mean nothing and go to {options.results}")
     elif why := no_gpu():
-        return compile_only(why)
+        return compile_only(why, Deadline(options.seconds))
     results = Results.open(options.results, options.device)
     print(", ".join(f"{key} {value}" for key, value in results.environment.items()))
     failed = []
     for stage in stages:
         print(f"\n== {stage}", flush=True)
         start, deadline = time.monotonic(), Deadline(options.seconds)
-        if not run(stage, options, results, deadline):
+        # Work that hangs in a kernel is beyond Python's reach: the process then ends, and the figures so far are kept.
+        faulthandler.dump_traceback_later(options.seconds + MARGIN, exit=True)
+        try:
+            fine = run(stage, options, results, deadline)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        if not fine:
             failed.append(stage)
         for name in deadline.skipped:
             print(f"no time was left for: {name}")
@@ -92,18 +107,18 @@ def run(stage: str, options: argparse.Namespace, results: Results, deadline: Dea
     from . import checks
 
     if stage == "build":
-        return checks.build(results)
+        return checks.build(results, deadline)
     if stage == "test":
         return checks.test(results, deadline, options)
     if stage == "sanitize":
         return checks.sanitize(results, deadline, options)
-    from . import bench, endure
+    from . import bench, endure, training
 
     if stage == "bench":
         return bench.run(results, deadline, options)
     if stage == "endure":
         return endure.run(results, deadline, options)
-    return endure.train(results, deadline, options)
+    return training.train(results, deadline, options)
 
 
 def limit_threads() -> None:
@@ -123,7 +138,7 @@ def no_gpu() -> str:
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} sees no GPU"
 
 
-def compile_only(why: str) -> int:
+def compile_only(why: str, deadline: Deadline) -> int:
     """What can be checked without a GPU: that every kernel compiles."""
     from . import checks
 
@@ -132,7 +147,10 @@ def compile_only(why: str) -> int:
         print("There is no nvcc either, so nothing was compiled.")
         return 0
     print("Compiling the kernels is what can be done.")
-    return 0 if checks.compile_kernels() else 1
+    fine = checks.compile_kernels(deadline)
+    if deadline.skipped:
+        print(f"no time was left for: {' '.join(deadline.skipped)}")
+    return 0 if fine else 1
 
 
 def carried_wheels() -> None:

@@ -108,12 +108,14 @@ def _products(bench: Bench) -> None:
 
 def train(bench: Bench) -> None:
     """One step against the authors' way, in a process of its own: `python -m benchmarks train`."""
+    if not bench.deadline.allows("a training step against the authors'", 90):
+        return
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "train.json"
         command = [sys.executable, "-m", "benchmarks", "train", "--device", bench.device.type, "--json", report]
         if bench.quick:
             command += ["--batch", "1", "--patches", "2", "--rounds", "1"]
-        code, _ = checks.run(command, limit=max(bench.deadline.left, 60))
+        code, _ = checks.run(command, limit=bench.deadline.left)
         if code:
             raise RuntimeError(f"python -m benchmarks train ended with {code}")
         found = json.loads(report.read_text())

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import io
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +31,11 @@ ARCHITECTURES = ("75", "87", "90")
 #: Kernels on the device against float64; the sanitizers run the smaller part of them.
 KERNEL_TESTS = "tests/test_gpu_kernels.py"
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+#: Seconds that a program which is told to stop has for saving.
+GRACE = 20
 
 
-def build(results: Results) -> bool:
+def build(results: Results, deadline: Deadline) -> bool:
     """Both native modules into the checkout, the CUDA one for this GPU alone, with line numbers for the sanitizer."""
     start = time.monotonic()
     if results.environment["driver"] == "none":  # a dry run
@@ -45,7 +52,7 @@ def build(results: Results) -> bool:
         "CMAKE_ARGS": "-DPYLDFUSION_WERROR=ON -DCMAKE_CUDA_FLAGS=-lineinfo",
     }
     command = (sys.executable, "setup.py", "build_ext", "--inplace", "--build-temp", WORK / "temp")
-    code, _ = run(command, environment, limit=520)
+    code, _ = run(command, environment, limit=deadline.left)
     made = sorted((ROOT / "pyldfusion").glob("_cuda*.so"))
     if code or not made:
         return False
@@ -117,8 +124,10 @@ def sanitizer_errors(said: str) -> tuple[bool, int]:
     return ended, sum(1 for finding in findings if in_ours.search(finding))
 
 
-def compile_kernels(architectures: Sequence[str] = ARCHITECTURES, sources: Sequence[Path] = ()) -> bool:
-    """Every .cu file for the architectures that nvcc knows, warnings as errors."""
+def compile_kernels(
+    deadline: Deadline, architectures: Sequence[str] = ARCHITECTURES, sources: Sequence[Path] = ()
+) -> bool:
+    """Every .cu file for the architectures that nvcc knows, warnings as errors; False if one fails or is left out."""
     known = subprocess.run(["nvcc", "--list-gpu-arch"], capture_output=True, text=True).stdout
     wanted = [arch for arch in architectures if re.search(rf"compute_{arch}\b", known)]
     codes = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in wanted]
@@ -126,9 +135,12 @@ def compile_kernels(architectures: Sequence[str] = ARCHITECTURES, sources: Seque
     WORK.mkdir(parents=True, exist_ok=True)
     fine = True
     for source in sources or sorted((ROOT / "csrc").glob("*.cu")):
+        if not deadline.allows(source.name):
+            fine = False
+            continue
         start = time.monotonic()
         made = WORK / f"{source.stem}.o"
-        code, _ = run(("nvcc", *flags, *codes, "-c", source, "-o", made), limit=520)
+        code, _ = run(("nvcc", *flags, *codes, "-c", source, "-o", made), limit=deadline.left)
         print(
             f"{source.name} for {' '.join(wanted)}: {'failed' if code else f'{time.monotonic() - start:.0f} s'}",
             flush=True,
@@ -138,7 +150,8 @@ def compile_kernels(architectures: Sequence[str] = ARCHITECTURES, sources: Seque
 
 
 def pytest_command(report: Path, select: Sequence[object]) -> list[object]:
-    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}", *select]
+    stuck = "faulthandler_timeout=60"  # says where a test is that takes longer
+    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", stuck, f"--junitxml={report}", *select]
 
 
 def pytest(report: Path, select: Sequence[object], limit: float) -> bool:
@@ -160,22 +173,46 @@ def outcome(report: Path) -> dict[str, float | int]:
 
 
 def run(command: Sequence[object], environment: Mapping[str, str] | None = None, *, limit: float) -> tuple[int, str]:
-    """Runs a program in the checkout, its output shown as it comes and returned; stopped when its time is over."""
+    """Runs a program in the checkout, its output shown as it comes and returned.
+
+    It has ``limit`` seconds in all: some before their end it is interrupted as by Ctrl-C, and at the end it is killed,
+    with whatever it started. Returns its exit code, 124 if it was stopped, and the output.
+    """
     words = [str(part) for part in command]
     both = {**os.environ, **(environment or {}), "PYTHONUNBUFFERED": "1"}
     both["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), both.get("PYTHONPATH")]))
-    lines: list[str] = []
-    with subprocess.Popen(
-        ["timeout", "--signal=INT", "--kill-after=20", f"{limit:.0f}", *words],
-        cwd=ROOT,
-        env=both,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
-        for line in process.stdout or ():
-            lines.append(line)
-            print("  " + line, end="", flush=True)
-    if process.returncode == 124:
+    end, stopped, said = time.monotonic() + limit, False, io.StringIO()
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=both, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        for until, number in ((end - min(GRACE, limit / 2), signal.SIGINT), (end, signal.SIGKILL)):
+            if _ends(process, until, said):
+                break
+            stopped = True
+            process.send_signal(number)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it left behind
+        code = process.wait()
+    if stopped:
         print(f"stopped after {limit:.0f} s")
-    return process.returncode, "".join(lines)
+    return (124 if stopped else code), said.getvalue()
+
+
+def _ends(process: subprocess.Popen[bytes], until: float, said: io.StringIO) -> bool:
+    """Shows and keeps the output until the program ends; False if the time is over before."""
+    assert process.stdout is not None
+    stream = process.stdout.fileno()
+    text = codecs.getincrementaldecoder("utf-8")("replace")
+    while select.select([stream], [], [], max(until - time.monotonic(), 0))[0]:
+        chunk = os.read(stream, 1 << 16)
+        if not chunk:
+            break
+        said.write(shown := text.decode(chunk))
+        print(shown, end="", flush=True)
+    try:
+        process.wait(max(until - time.monotonic(), 0.01))
+    except subprocess.TimeoutExpired:
+        return False
+    return True

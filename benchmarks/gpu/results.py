@@ -83,6 +83,15 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             ("peak_ours_mb", "ours, MB", ".0f"),
         ),
     ),
+    "trained": (
+        "The bundled recipe, in pieces (the start and the loading of the pairs counted)",
+        (
+            ("steps", "steps", "d"),
+            ("complete", "complete", "s"),
+            ("steps_s", "steps/s", ".2f"),
+            ("loss", "loss", ".4f"),
+        ),
+    ),
     "endure": (
         "Endurance: the full recipe, random towers",
         (

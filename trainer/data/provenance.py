@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .pairs import PairSet
 
-__all__ = ["MANIFEST", "describe_data"]
+__all__ = ["MANIFEST", "describe_data", "provenance_of"]
 
 #: Written by ``python -m trainer.prepare`` beside ir/ and vi/: one row a pair.
 MANIFEST = "manifest.csv"
@@ -26,22 +26,25 @@ def describe_data(pairs: PairSet) -> dict[str, str]:
     Raises:
         InputError: a picture that is not cached cannot be read any more.
     """
-    used = {pair.name for pair in pairs.pairs}
-    sources: Counter[str] = Counter()
-    terms: set[str] = set()
+    stated = provenance_of(pairs)
+    sources = Counter(source for source, _ in stated)
+    return {
+        "trained_on": "; ".join(f"{source}: {count} pairs" for source, count in sorted(sources.items())),
+        "terms": "; ".join(sorted({terms for _, terms in stated})),
+        "data_sha256": pairs.digest(),
+    }
+
+
+def provenance_of(pairs: PairSet) -> list[tuple[str, str]]:
+    """Source and terms of every pair, in words, in the pairs' order."""
+    stated: dict[str, tuple[str, str]] = {}
     for root in pairs.roots:
         rows = _rows(root.path if root.path.is_file() else root.path / MANIFEST)
         unknown = f"not stated ({root.label} has no {MANIFEST})" if rows is None else "not stated"
         for files in root.files:
-            if files.name in used:
-                row = (rows or {}).get(files.name.removeprefix(f"{root.label}/"), {})
-                sources[row.get("source") or root.label] += 1
-                terms.add(row.get("terms") or unknown)
-    return {
-        "trained_on": "; ".join(f"{source}: {count} pairs" for source, count in sorted(sources.items())),
-        "terms": "; ".join(sorted(terms)),
-        "data_sha256": pairs.digest(),
-    }
+            row = (rows or {}).get(files.name.removeprefix(f"{root.label}/"), {})
+            stated[files.name] = row.get("source") or root.label, row.get("terms") or unknown
+    return [stated[pair.name] for pair in pairs.pairs]
 
 
 def _rows(manifest: Path) -> dict[str, dict[str, str]] | None:
