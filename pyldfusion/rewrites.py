@@ -91,6 +91,7 @@ class InPrecision(nn.Module):
             if isinstance(module, SampleNorm):
                 module.float()  # a few numbers, and the norm computes with them in 32 bits
         if dtype != torch.float32:
+            pad_channels_last(generator)
             for weight in generator.parameters():
                 if weight.ndim == 4:
                     weight.data = weight.data.contiguous(memory_format=torch.channels_last)
@@ -99,6 +100,38 @@ class InPrecision(nn.Module):
         """float32 planes [N,1,H,W] in, one out, as :class:`~pyldfusion.generator.Generator`."""
         fused: Tensor = self.generator(ir.to(self.dtype), vis.to(self.dtype))
         return fused
+
+
+def pad_channels_last(network: nn.Module) -> None:
+    """Have every reflection of ``network`` keep tensors channels last, in place; convolutions then pad apart."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.ReflectionPad2d):
+                setattr(parent, name, ReflectChannelsLast(child.padding))
+            elif isinstance(child, nn.Conv2d) and child.padding_mode == "reflect":
+                high, wide = (int(pad) for pad in child.padding)
+                child.padding, child.padding_mode = (0, 0), "zeros"
+                setattr(parent, name, nn.Sequential(ReflectChannelsLast((wide, wide, high, high)), child))
+
+
+class ReflectChannelsLast(nn.Module):
+    """``nn.ReflectionPad2d`` for tensors that lie channels last, and stay so.
+
+    torch's own kernel for two axes on CUDA has no such layout: the tensor is copied to planes before and back behind
+    it. As a volume [N,1,H,W,C] whose last axis gets nothing, every number is where it should be.
+
+    Args:
+        padding: at the left, right, top and bottom.
+    """
+
+    def __init__(self, padding: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N,C,H,W] -> [N,C,H',W'], channels last."""
+        volume = x.permute(0, 2, 3, 1).unsqueeze(1)
+        return F.pad(volume, (0, 0, *self.padding), mode="reflect").squeeze(1).permute(0, 3, 1, 2)
 
 
 class ToFloat(nn.Module):
