@@ -276,6 +276,7 @@ py::object to_device(const py::array& host, const std::string& dtype, int device
   const Shape shape(host.shape(), host.shape() + host.ndim());
   const DeviceArray& made = call.output("out", py::none(), element_type(dtype), shape);
   if (host.nbytes() != made.bytes() || !(host.flags() & py::array::c_style)) raise("InputError", "expected an array in C order");
+  call.expect_no_capture();
   return call.run([&](Stream on) -> Status {
     if (made.bytes() == 0) return {};
     const cudaError_t code = cudaMemcpyAsync(made.data, host.data(), static_cast<std::size_t>(made.bytes()), cudaMemcpyHostToDevice, on);

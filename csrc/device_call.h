@@ -161,10 +161,19 @@ class Call {
 
   // A copy of host memory for the time of the call. The host memory may go as soon as this returns.
   void* upload(const void* host, std::int64_t bytes) {
+    expect_no_capture();
     void* to = workspace(bytes);
     // pageable memory is copied away before the call returns
     if (to) check(cudaMemcpyAsync(to, host, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
     return to;
+  }
+
+  // A graph would read host memory at every replay, when it may be gone.
+  void expect_no_capture() const {
+    cudaStreamCaptureStatus status{};
+    check(cudaStreamIsCapturing(stream_, &status), "cudaStreamIsCapturing");
+    if (status != cudaStreamCaptureStatusNone)
+      raise("InputError", "an array in CPU memory cannot be recorded into a CUDA graph; expected all of them in GPU memory, copied there before");
   }
 
   // Launches, and gives the outputs back in the order in which they were asked for.

@@ -12,8 +12,9 @@
 
 namespace ldf {
 
-// What the runtime allows a kernel without asking.
-constexpr std::size_t kSharedBytesUnasked = 48 * 1024;
+// Dynamic shared memory that the runtime allows a kernel without asking: 48 KiB less what is static in it, for which
+// 8 KiB are left here.
+constexpr std::size_t kSharedBytesUnasked = 40 * 1024;
 
 // `code` as a Status. A refusal is also the thread's "last error" until somebody reads it; read here, so that the
 // next library on this thread does not find it.

@@ -126,6 +126,23 @@ def test_a_failing_kernel_says_its_name(emulated_cuda):
     assert np.isfinite(host(cuda.adain(x, weight, bias))).all()  # the error was not left behind
 
 
+def test_host_arrays_are_not_recorded(emulated_cuda):
+    image, boxes = np.zeros((8, 9), np.uint8), np.array([[0, 0, 4, 4]], np.int32)
+    on_device = cuda.to_device(boxes)
+    emulated_cuda.host.host_cuda_capture(1)
+    try:
+        for call in (
+            lambda: cuda.entropy(image, boxes),
+            lambda: cuda.frame_to_plane(image, "grey", gain=np.zeros(256, np.float32)),
+            lambda: cuda.to_device(boxes),
+        ):
+            with pytest.raises(InputError, match="cannot be recorded into a CUDA graph"):
+                call()
+        assert host(cuda.entropy(image, on_device, trust_boxes=True)).tolist() == [0]
+    finally:
+        emulated_cuda.host.host_cuda_capture(0)
+
+
 # entropy of affine boxes
 
 

@@ -132,6 +132,14 @@ def _layout(x):
     return torch.contiguous_format if x.is_contiguous() else torch.channels_last
 
 
+def test_planes_as_large_as_shared_memory_that_needs_no_asking(gpu):
+    x = tensor((1, 96, 96, 128), torch.float32, "nchw", gpu, 12)  # 48 KiB a plane; from 96 planes on they are held
+    (y,) = poisoned(x)
+    cuda.instance_norm(x, EPS, out=y)
+    one = torch.ones(1, 96, dtype=torch.float64)
+    close(y, planes_normed(*exact(x), one, one * 0).detach(), torch.float32)
+
+
 @pytest.mark.parametrize("mean", [1e3, 1e4])
 def test_small_spread_on_a_large_mean(gpu, mean):
     x = tensor((1, 4, 24, 33), torch.float32, "nchw", gpu, 10, spread=1.0, mean=mean)

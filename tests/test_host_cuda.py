@@ -119,7 +119,8 @@ def test_launch_checks_its_configuration(library):
     assert library.t_empty_grid(at(out)) == 0 and out[0] == 0
     assert library.t_block_of(at(out), 1025) == INVALID_CONFIGURATION
     assert library.cudaPeekAtLastError() == 0, "the error was taken from the thread"
-    assert library.t_shared_bytes(at(out), ctypes.c_long(227 * 1024)) == 0
+    for kib in (40, 41, 47, 48, 227):  # static memory of the kernel counts towards the 48 that need no asking
+        assert library.t_shared_bytes(at(out), ctypes.c_long(kib * 1024)) == 0, kib
     assert library.t_shared_bytes(at(out), ctypes.c_long(227 * 1024 + 1)) == INVALID_CONFIGURATION
 
 

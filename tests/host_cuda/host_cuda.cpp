@@ -33,6 +33,7 @@ namespace {
 
 constexpr unsigned kMostThreads = 1024;
 constexpr std::size_t kStackBytes = 256 * 1024, kPage = 4096;
+constexpr int kStaticAssumed = 1024;
 constexpr std::size_t kArenaBytes = 256 * 1024;  // dynamic shared memory and what lies behind it
 constexpr unsigned char kPoison = 0xff;
 
@@ -76,6 +77,7 @@ int total = 0;
 jmp_buf home;
 const std::function<void()>* body = nullptr;
 std::string fault, last_fault;
+bool capturing = false;  // what streams say of themselves
 std::string fail_next;  // what the next launch fails with, if not empty
 
 int order_mode = 2;  // 0 forward, 1 reverse, 2 random
@@ -454,7 +456,9 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std:
   }
   const dim3 g = config.gridDim, b = config.blockDim;
   const std::uint64_t block_threads = static_cast<std::uint64_t>(b.x) * b.y * b.z;
-  const auto limit = raised.count(kernel) ? raised[kernel] : attributes[cudaDevAttrMaxSharedMemoryPerBlock];
+  // unless raised, the limit is less by what is static in the kernel; how much that is, nobody here knows
+  const auto limit =
+      raised.count(kernel) ? raised[kernel] : attributes[cudaDevAttrMaxSharedMemoryPerBlock] - kStaticAssumed;
   if (block_threads == 0 || block_threads > kMostThreads || b.z > 64 || g.x == 0 || g.y == 0 || g.z == 0 ||
       g.x > 0x7fffffffu || g.y > 65535 || g.z > 65535)
     return remember(cudaErrorInvalidConfiguration);
@@ -543,6 +547,7 @@ void host_cuda_order(int mode, unsigned seed) {
 }
 void host_cuda_device(int attribute, int value) { attributes[attribute] = value; }
 void host_cuda_fail_next(const char* why) { fail_next = why; }
+void host_cuda_capture(int on) { capturing = on != 0; }
 // What streams were told since the last call, a line each: "<stream> waits for <stream>", "free on <stream>", "sync".
 const char* host_cuda_streams() {
   static std::string told;
@@ -688,7 +693,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
-  return *status = cudaStreamCaptureStatusNone, cudaSuccess;
+  return *status = capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return *event = reinterpret_cast<cudaEvent_t>(new cudaStream_t{}), cudaSuccess;
