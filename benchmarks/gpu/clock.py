@@ -92,7 +92,11 @@ class Clock:
         recorded = torch.cuda.CUDAGraph()
         kept: list[Any] = []  # so that every call writes to memory of its own
         try:
-            with torch.cuda.graph(recorded, stream=stream, capture_error_mode="thread_local"):
+            # the outer one: torch stays on the stream of a recording that failed
+            with (
+                torch.cuda.stream(stream),
+                torch.cuda.graph(recorded, stream=stream, capture_error_mode="thread_local"),
+            ):
                 kept.extend(call() for call in calls)
         except RuntimeError as error:
             print(f"  (launched one by one: {str(error).splitlines()[0]})")
