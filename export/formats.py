@@ -14,7 +14,9 @@ from pathlib import Path
 from pyldfusion.engines.base import RUNTIMES
 from pyldfusion.errors import InputError, did_you_mean
 
-__all__ = ["FORMATS", "Format", "find", "find_suffix", "table"]
+from .precision import RECIPES
+
+__all__ = ["FORMATS", "Format", "find", "find_suffix", "precision_table", "table"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ FORMATS = {
             options=(),
             packages=("openvino",),
             install="pip install 'pyldfusion[export,openvino]'",
-            about="an OpenVINO model, weights beside it in a .bin; opens faster than the graph it comes from",
+            about="an OpenVINO model, with its weights beside it in a .bin",
         ),
     )
 }
@@ -121,3 +123,9 @@ def table() -> str:
             f"| {', '.join(row.runtimes) or '-'} | {row.about} |"
         )
     return "\n".join(lines)
+
+
+def precision_table() -> str:
+    """The recipes as a Markdown table, as docs/export.md has it."""
+    rows = (f"| `{name}` | {recipe.meaning} |" for name, recipe in RECIPES.items())
+    return "\n".join(["| `--precision` | what it is |", "|---|---|", *rows])

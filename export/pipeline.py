@@ -19,6 +19,8 @@ __all__ = ["Result", "export"]
 
 #: Pairs to verify with.
 PAIRS = 4
+#: How metadata begin that a file says of itself and not of its weights: not for a file made of it.
+OF_THE_FILE = ("verified", "graph_sha256", "content_sha256", "openvino", "opset")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def export(job: Job, network: Generator | None = None) -> Result:
     model = build_model(network, io=job.io, shape=job.shape, opset=job.opset)
     model = RECIPES[job.precision].apply(model)
     about = {
-        **job.source.metadata,
+        **{name: value for name, value in job.source.metadata.items() if not name.startswith(OF_THE_FILE)},
         **describe(network, io=job.io, precision=job.precision, shape=job.shape),
     }
     with tempfile.TemporaryDirectory(dir=job.output.parent, prefix=".export-") as folder:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -73,6 +74,13 @@ class Artefact:
     def io(self) -> str:
         """``"frames"`` (uint8 pictures in and out), ``"planes"`` (float luma planes) or ``"weights"`` (no graph)."""
         return "weights" if self.kind == "safetensors" else self.metadata.get("io", "unknown")
+
+    @cached_property
+    def fixed(self) -> tuple[int | None, int | None, int | None]:
+        """Frames at once, height and width that a graph is for; None for what it leaves open."""
+        sizes = self.metadata.get("shape", "").split(",")
+        n, h, w = (int(s) if re.fullmatch("[0-9]{1,6}", s) else None for s in (sizes if len(sizes) == 3 else "NHW"))
+        return n, h, w
 
     @property
     def size(self) -> int:

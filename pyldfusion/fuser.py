@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .artefact import BUNDLED, Artefact, open_artefact
-from .engines.base import Engine, PipelinedEngine, cuda_usable, open_engine
+from .engines.base import Engine, PipelinedEngine, check_frames, cuda_usable, open_engine
 from .errors import EngineError, InputError
 from .image import MIN_SIDE, Visible, check_color, check_out, check_pair, infrared_to_8bit, is_on_gpu, is_palette
 from .thermal import check_range
@@ -319,6 +319,7 @@ class Fuser:
         else:
             ir = np.stack([ir for ir, _ in pairs])[..., None]
             vis = np.stack([visible.frame for _, visible in pairs])
+        check_frames(self._artefact, ir.shape[:3])
         with self._lock:
             engine = self._open()
             if engine.depth > 1:

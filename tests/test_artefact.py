@@ -169,3 +169,23 @@ def test_header_is_plain_json(weights):
     raw = weights.read_bytes()
     (length,) = struct.unpack("<Q", raw[:8])
     assert json.loads(raw[8 : 8 + length])["__metadata__"]["variant"] == "lite"
+
+
+@pytest.mark.parametrize(
+    "shape, fixed",
+    [
+        ("1,480,640", (1, 480, 640)),
+        ("N,H,W", (None, None, None)),
+        ("1:1:8,480,W", (None, 480, None)),
+        ("", (None, None, None)),
+        ("3,4", (None, None, None)),
+        ("²,9999999,-1", (None, None, None)),
+        ("9" * 5000 + ",1,2", (None, 1, 2)),
+    ],
+)
+def test_the_sizes_a_graph_is_for(shape, fixed):
+    from pathlib import Path
+
+    from pyldfusion.artefact import Artefact
+
+    assert Artefact(Path("m.onnx"), "onnx", {"shape": shape}).fixed == fixed

@@ -16,6 +16,8 @@ from export.shape import Shape
 from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import ArtefactError, InputError
 
+from .conftest import ROOT
+
 
 def parsed(*words: str) -> argparse.Namespace:
     parser = Parser("export", "")
@@ -122,3 +124,16 @@ def test_help_tells_every_format_and_precision(capsys):
         assert f"{row.name}: {row.about}" in text
     assert all(f"{name}: {recipe.meaning}" in text for name, recipe in RECIPES.items())
     assert axis("1/2/3") == (1, 2, 3) and axis("7") == 7
+
+
+def test_the_docs_have_the_tables_of_the_code():
+    text = (ROOT / "docs" / "export.md").read_text()
+    assert formats.table() in text and formats.precision_table() in text
+
+
+def test_commands_in_the_docs_are_understood(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^python -m export ([^#\n]*)", (ROOT / "docs" / "export.md").read_text(), re.M)
+    assert len(commands) >= 3
+    for command in commands:
+        plan(**vars(parsed(*command.split())))

@@ -41,6 +41,15 @@ def test_a_file_that_is_the_network_passes_and_says_so(models, tmp_path, capsys)
     assert metadata["verified onnxruntime fp32"].startswith("PSNR ")
 
 
+def test_a_file_made_of_a_file_says_nothing_of_the_first(tiny_network, tiny_frames, models, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: build_copy(tiny_frames))
+    weights = models / "lite.safetensors"
+    first = export(plan(weights, tmp_path / "a.onnx"), tiny_network)
+    assert "verified_on" in open_artefact(first.path).metadata
+    export(plan(first.path, tmp_path / "b.onnx", no_verify=True), tiny_network)
+    assert not any(name.startswith("verified") for name in open_artefact(tmp_path / "b.onnx").metadata)
+
+
 def test_a_file_that_is_not_is_kept_under_a_name_that_shows_it(
     tiny_network, tiny_frames, other_network, tmp_path, monkeypatch
 ):

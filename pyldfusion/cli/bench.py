@@ -1,6 +1,7 @@
 """Measure how long fusion takes on this machine: latency percentiles, frames a second and memory.
 
-Every row is a process of its own, so that memory and thread pools are not shared. The frames are noise: the network
+With --format, models are first exported to files of those formats. Every row is a process of its own, so that memory
+and thread pools are not shared. The frames are noise: the network
 takes the same time for every picture. Times are from frame to frame (uint8 in and out), after the first frame of a
 size, for which engines compile. Let nothing else run meanwhile.
 """
@@ -9,6 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..errors import PyldfusionError
@@ -37,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--size", type=size, nargs="+", default=[(640, 480)], metavar="WxH", help="frame sizes (default: 640x480)")
     add("--model", nargs="+", default=["lite", "full"], metavar="NAME|FILE", help="default: lite full")
+    add("--format", nargs="+", metavar="FORMAT", help="export to these first, such as openvino or onnx:fp16-stored")
     add("--engine", nargs="+", metavar="ENGINE", help="such as openvino:bf16 (default: all that are installed)")
     add("--device", help="cpu, cuda or cuda:N")
     add("--threads", type=int, metavar="N", help="CPU threads (default: the physical cores)")
@@ -45,20 +50,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        return _run(args, dict(_models(args, Path(folder))))
+
+
+def _models(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str]]:
+    """What to call each model in the table, and its file or name."""
+    from .programs import need, program
+
+    for model in args.model:
+        for word in args.format or ():
+            need("torch", "pyldfusion bench --format", "export")
+            name, _, precision = word.partition(":")
+            row = program("export", "formats").find(name)
+            label = f"{Path(model).stem}-{precision or row.precisions[0]}{row.suffix}"
+            job = program("export", "options").plan(
+                model, folder / label, format=name, precision=precision or None, no_verify=True
+            )
+            yield label, str(program("export", "pipeline").export(job).path)
+        if not args.format:
+            yield model, model
+
+
+def _run(args: argparse.Namespace, models: dict[str, str]) -> int:
     from .. import hardware
     from . import machine
 
     trials = [
-        Trial(model, frame, engine, None, device, args.threads, args.seconds)
-        for model in args.model
+        (label, Trial(model, frame, engine, None, device, args.threads, args.seconds))
+        for label, model in models.items()
         for engine, device in _engines(model, args)
         for frame in args.size
     ]
     rows: list[dict[str, Any]] = []
     failed = 0
     with Console("bench", len(trials), "rows") as console:
-        for trial in trials:
-            row: dict[str, Any] = {"model": trial.model, "engine": trial.engine, "size": "{}x{}".format(*trial.size)}
+        for label, trial in trials:
+            row: dict[str, Any] = {"engine": trial.engine, "size": "{}x{}".format(*trial.size)}
             try:
                 measured = run_trial(trial)
                 row |= {**measured, **percentiles(measured["milliseconds"]), "frames": len(measured["milliseconds"])}
@@ -67,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
             except PyldfusionError as error:
                 failed += 1
                 row["error"] = str(error)
-                console.error(f"{trial.model}, {trial.engine}: {error}")
-            rows.append(row)
+                console.error(f"{label}, {trial.engine}: {error}")
+            rows.append(row | {"model": label})
             console.advance()
     if args.json:
         print(json.dumps({"cpu": machine.cpu_name(), "cores": hardware.cores(), "rows": rows}, indent=2))

@@ -127,6 +127,20 @@ def _try_engine(name: str, precision: str, device: str) -> Check:
     return Check("engines", label, "ok", f"works, first frame after {result['load_ms'] + result['first_ms']:.0f} ms")
 
 
+def formats() -> Iterator[Check]:
+    """What `pyldfusion export` writes, whether it can here, and what runs it here."""
+    from ..engines.base import installed
+    from .programs import program
+
+    for row in program("export", "formats").FORMATS.values():
+        runs = [name for name in row.runtimes if installed(name)]
+        detail = f"{row.suffix}, {', '.join(row.precisions)}; run by {', '.join(runs) or 'nothing installed here'}"
+        if row.missing:
+            detail += f"; writing needs {', '.join(row.missing)}"
+        state = "ok" if runs and not row.missing else "missing"
+        yield Check("formats", row.name, state, detail, row.install if row.missing else "")
+
+
 def cuda() -> Iterator[Check]:
     """NVIDIA driver, GPUs and toolkit."""
     driver, gpus, toolkit = machine.driver_version(), machine.gpu_names(), machine.toolkit_version()
@@ -199,4 +213,4 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-TOPICS = (system, native, packages, engines, cuda, video)
+TOPICS = (system, native, packages, engines, formats, cuda, video)

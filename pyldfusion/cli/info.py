@@ -10,7 +10,7 @@ HELP = "tell what a model file is"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help=".onnx or .safetensors, or full or lite for the bundled models")
+    parser.add_argument("file", metavar="FILE", help=".onnx, .xml, .safetensors, .engine, or full or lite")
     parser.add_argument("--json", action="store_true", help="as a JSON object")
 
 

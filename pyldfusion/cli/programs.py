@@ -18,8 +18,8 @@ def need(package: str, what: str, extra: str) -> None:
         raise DependencyError(f"{what} needs {package}, which is not installed: pip install 'pyldfusion[{extra}]'")
 
 
-def program(name: str) -> ModuleType:
-    """The `__main__` module of the package `name`, the one that was installed with this package.
+def program(name: str, module: str = "__main__") -> ModuleType:
+    """A module of the package `name`, the one that was installed with this package.
 
     Raises DependencyError if it is not there, or if another folder of that name hides it.
     """
@@ -33,4 +33,4 @@ def program(name: str) -> ModuleType:
             f"the folder {places[0] if places else found.origin} hides pyldfusion's own {name}; "
             "run the command from another directory"
         )
-    return importlib.import_module(f"{name}.__main__")
+    return importlib.import_module(f"{name}.{module}")

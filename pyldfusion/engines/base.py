@@ -26,6 +26,7 @@ __all__ = [
     "PipelinedEngine",
     "Runtime",
     "available",
+    "check_frames",
     "check_signature",
     "choose",
     "installed",
@@ -201,6 +202,16 @@ def open_engine(
     module = importlib.import_module(f".{RUNTIMES[name].module}", __package__)
     loaded: Engine = module.load(artefact, device, precision, threads or hardware.cores())
     return loaded
+
+
+def check_frames(artefact: Artefact, shape: tuple[int, int, int]) -> None:
+    """Raises InputError if frames of that shape (N, H, W) are not what the file is for."""
+    n, h, w = (have if want is None else want for want, have in zip(artefact.fixed, shape, strict=True))
+    if (n, h, w) != shape:
+        raise InputError(
+            f"{artefact.path.name} is for frames of {w}x{h}, {n} at once, and got {shape[2]}x{shape[1]}, {shape[0]} at "
+            "once; resize the frames, or export again with this --imgsz or none"
+        )
 
 
 def check_signature(
