@@ -72,6 +72,13 @@ def test_findings_in_our_kernels_count_and_others_do_not():
     assert checks.sanitizer_errors("========= COMPUTE-SANITIZER\nkilled\n") == (False, 0)
 
 
+def test_every_file_with_tests_for_a_gpu_is_run_there():
+    asks = re.compile(r"torch\.cuda\.is_available\(\)|load_for_gpu\(|def test_\w+\(gpu\b")
+    found = {f"tests/{file.name}" for file in (ROOT / "tests").glob("test_*.py") if asks.search(file.read_text())}
+    emulated_alone = {"tests/test_benchmarks_gpu.py", "tests/test_cuda_engine_on_cpu.py"}
+    assert found - emulated_alone == set(checks.DEVICE_TESTS)
+
+
 def test_outcome_of_a_test_run(tmp_path):
     report = tmp_path / "tests.xml"
     report.write_text('<testsuites><testsuite tests="7" failures="1" errors="1" skipped="2" time="3.5"/></testsuites>')
