@@ -13,6 +13,7 @@ TOPICS = {
     "metrics": "the five numbers and the others against a plain NumPy version",
     "precision": "what the GPU engine's 16-bit precisions cost in accuracy; on a CPU too",
     "quality": "EN CC SD EI VIFF of weights and of classical fusion on test sets",
+    "stream": "the camera pipeline: its cost beside the engine, its rate against the engine alone, memory",
     "train": "one step of language-driven training against the authors' way of doing it",
 }
 

@@ -67,9 +67,12 @@ def visible_outside(fused: NDArray[Any], vis: NDArray[Any], cover: Cover) -> NDA
 
     `fused` and `vis` are uint8 or uint16, [H, W] or [H, W, C]; `cover` is what `Registration.place` gives.
     """
-    weight = cover if fused.ndim == 2 else cover[..., None]
-    mixed = np.rint(vis + (fused.astype(np.float32) - vis) * weight)
-    return np.asarray(mixed.astype(fused.dtype))
+    out = np.array(vis, order="C")
+    cv2.copyTo(fused, (cover >= 1).astype(np.uint8), out)
+    edge = np.flatnonzero((cover > 0) & (cover < 1))  # a thin band: only it needs arithmetic
+    here, there = (frame.reshape(cover.size, -1)[edge].astype(np.float32) for frame in (fused, out))
+    out.reshape(cover.size, -1)[edge] = np.rint(there + (here - there) * cover.ravel()[edge, None])
+    return out
 
 
 def load_homography(path: str | Path) -> NDArray[np.float64]:

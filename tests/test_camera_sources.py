@@ -290,6 +290,21 @@ def test_pairs_of_files_are_all_and_always_the_same(video, pictures):
     assert runs[0] == runs[1] == runs[2] == [(k // 2, k, k % 2 == 1) for k in range(6)]
 
 
+def test_the_true_times_of_pairs_of_9_and_30_hz():
+    """Jitter, drops and a thermal camera that is 40 ms late: against the exposures, which the numbers tell."""
+    faults = f"{SMALL}&repeat=1&jitter=2&drops=0.1"
+    for policy, rate in (("drop", 9), ("hold", 30)):
+        with CameraPair(
+            f"scene://ir?{faults}&fps=9&lag=40&frames=90&seed=1", f"scene://vis?{faults}&fps=30&frames=300&seed=2",
+            policy=policy, ir_delay=0.04,
+        ) as pairs:  # fmt: skip
+            taken = list(pairs)
+        errors = np.array([pair.ir.number / 9 - pair.vis.number / 30 for pair in taken if not pair.held])
+        assert np.abs(errors).max() <= 0.5 / 30 + 5 * 0.002 * np.sqrt(2)  # half a frame, and what jitter hides
+        assert np.abs(errors).mean() < 0.012 and abs(errors.mean()) < 0.004
+        assert 0.7 * 10 * rate < len(taken) <= 10 * rate + 1
+
+
 def test_pairs_of_live_scenes_have_one_content():
     """Both views of one moment: with the delay known, the pairs' exposures differ by less than half a frame."""
     with CameraPair(

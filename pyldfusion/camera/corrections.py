@@ -53,7 +53,7 @@ class DeadPixels:
         assert self.dead is not None
         median = cv2.medianBlur(ir, 3)
         off = np.abs(ir.astype(np.float32) - median)
-        far = off > self._threshold * (1.4826 * float(np.median(off)) + 1.0)
+        far = off > self._threshold * (1.4826 * float(np.median(off[::4, ::4])) + 1.0)
         self._often = np.where(far, np.minimum(self._often + 1, self._frames), 0).astype(np.uint16)
         self.dead |= self._often >= self._frames
         return np.where(self.dead, median, ir) if self.dead.any() else ir
@@ -76,7 +76,7 @@ class ColumnNoise:
         plane = ir.astype(np.float32)
         width = 2 * self._reach + 1
         around = cv2.blur(plane, (width, 1), borderType=cv2.BORDER_REFLECT)
-        pattern = np.median(plane - around, axis=0).astype(np.float32)
+        pattern = np.median((plane - around)[::4], axis=0).astype(np.float32)  # a quarter of the rows is enough
         if self._pattern is None or self._pattern.shape != pattern.shape or time < self._time:
             self._pattern = pattern
         else:
