@@ -26,11 +26,15 @@ import numpy as np
 from . import onnx_file, openvino_file, sidecar
 from .errors import ArtefactError, DependencyError
 
-__all__ = ["BUNDLED", "Artefact", "open_artefact", "save_weights"]
+__all__ = ["BUNDLED", "METHODS", "NAMES", "Artefact", "open_artefact", "save_weights"]
 
 WEIGHTS = Path(__file__).parent / "weights"
-#: Names that may be given instead of a path.
+#: Names of the bundled files, which may be given instead of a path.
 BUNDLED = ("full", "lite")
+#: Names of methods that need no file, and what they are.
+METHODS = {"pyramid": "edge-preserving pyramid (pyldfusion.kernels.pyramid), no network and no weights"}
+#: All that may be given instead of a path.
+NAMES = (*BUNDLED, *METHODS)
 #: Prefix of initialisers in a graph, where the network is a part of the frame graph.
 GRAPH_PREFIX = "generator."
 
@@ -48,11 +52,11 @@ _GRAPHS = {"onnx": onnx_file, "openvino": openvino_file}
 
 @dataclass(frozen=True)
 class Artefact:
-    """A model file and what it says of itself.
+    """A model file and what it says of itself; or a method without a file, of :data:`METHODS`.
 
     Attributes:
-        path: where it is.
-        kind: ``"onnx"``, ``"openvino"``, ``"safetensors"`` or ``"tensorrt"``.
+        path: where it is; of a method the name alone.
+        kind: ``"onnx"``, ``"openvino"``, ``"safetensors"``, ``"tensorrt"`` or ``"method"``.
         metadata: everything the file carries, strings by name: variant, recipe, precision, io, versions, date, ...
     """
 
@@ -83,17 +87,26 @@ class Artefact:
         return n, h, w
 
     @property
+    def called(self) -> str:
+        """What a message calls things of its kind: ``".onnx files"``, ``"the method 'pyramid'"``."""
+        return f"the method {self.path.name!r}" if self.kind == "method" else f"{self.path.suffix} files"
+
+    @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """Bytes on disk; 0 of a method."""
         return sum(file.stat().st_size for file in self._files)
 
     @property
     def _files(self) -> tuple[Path, ...]:
+        if self.kind == "method":
+            return ()
         return (self.path, self.path.with_suffix(".bin")) if self.kind == "openvino" else (self.path,)
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file, hexadecimal; of an OpenVINO model, of both files one after the other."""
+        """Hash of the file, hexadecimal; of an OpenVINO model, of both files one after the other; "" of a method."""
+        if not self._files:
+            return ""
         digest = hashlib.sha256()
         for path in self._files:
             with path.open("rb") as file:
@@ -112,6 +125,8 @@ class Artefact:
         """
         if self.kind == "safetensors":
             return _read_safetensors(self.path)
+        if self.kind == "method":
+            raise ArtefactError(f"{self.path.name} is a method without weights; open a file that holds a network")
         if self.kind not in _GRAPHS:
             raise ArtefactError(f"{self.path.name} is a {self.kind} engine: the weights cannot be read back from it")
         with _reading(self.path):
@@ -148,18 +163,20 @@ def open_artefact(path: str | Path) -> Artefact:
     """Look at a model file.
 
     Args:
-        path: a file, or ``"full"`` or ``"lite"`` for the bundled ones.
+        path: a file, ``"full"`` or ``"lite"`` for the bundled ones, or ``"pyramid"``, which needs none.
 
     Raises:
         ArtefactError: missing, empty, of an unknown suffix, damaged, or a suffix that does not fit its content.
     """
+    if str(path) in METHODS and not Path(path).is_file():
+        facts = {"variant": str(path), "io": "frames", "method": METHODS[str(path)], "clip_trained": "no weights"}
+        return Artefact(Path(path), "method", facts)
     bundled = str(path) in BUNDLED and not Path(path).exists()
     file = WEIGHTS / f"{path}.onnx" if bundled else Path(path)
     if not file.is_file():
         what = "is a directory" if file.is_dir() else "does not exist"
         raise ArtefactError(
-            f"model file {str(file)!r} {what}; expected {', '.join(sorted(_KINDS))}, or the name of a bundled model: "
-            + " or ".join(BUNDLED)
+            f"model file {str(file)!r} {what}; expected {', '.join(sorted(_KINDS))}, or a name: " + ", ".join(NAMES)
         )
     kind = _KINDS.get(file.suffix.lower())
     if kind is None:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .artefact import BUNDLED, Artefact, open_artefact
+from .artefact import NAMES, Artefact, open_artefact
 from .engines.base import Engine, PipelinedEngine, check_frames, cuda_usable, open_engine
 from .errors import EngineError, InputError
 from .image import MIN_SIDE, Visible, check_color, check_out, check_pair, infrared_to_8bit, is_on_gpu, is_palette
@@ -35,11 +35,12 @@ class Fuser:
     """Fuses infrared and visible frames.
 
     Args:
-        path: a model file (``.onnx`` or ``.safetensors``), ``"full"`` or ``"lite"`` for the bundled ones. None takes
-            ``full`` where a usable GPU is and ``lite`` on a CPU; which one is logged, and in :attr:`info`.
+        path: a model file (``.onnx`` or ``.safetensors``), ``"full"`` or ``"lite"`` for the bundled ones, or
+            ``"pyramid"``, which fuses without a network, in native code on the CPU. None takes ``full`` where a usable
+            GPU is and ``lite`` on a CPU; which one is logged, and in :attr:`info`.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None takes a usable GPU, else the CPU.
-        engine: ``"openvino"``, ``"onnxruntime"``, ``"torch"``, or with a precision as ``"openvino:fp32"``; None takes
-            the fastest that is installed.
+        engine: ``"openvino"``, ``"onnxruntime"``, ``"torch"``, ``"native"``, or with a precision as
+            ``"openvino:fp32"``; None takes the fastest that is installed.
         precision: ``"fp32"``, ``"bf16"``, or on a GPU ``"fp16"``; None takes the fastest that the device has natively.
         threads: CPU threads; None takes the physical cores that this process may use.
         color: ``"bgr"`` as OpenCV reads pictures, or ``"rgb"``: the order of channels in frames, in and out.
@@ -81,7 +82,7 @@ class Fuser:
         if path is None:
             path, self._reason = _default_model(device, engine)
         elif not isinstance(path, (str, Path)):
-            raise InputError(f"path is a {type(path).__name__}; expected a model file, {' or '.join(BUNDLED)}, or None")
+            raise InputError(f"path is a {type(path).__name__}; expected a model file, {', '.join(NAMES)}, or None")
         self._artefact: Artefact = open_artefact(path)
         self._engine: Engine | None = open_engine(self._artefact, device, engine, precision, threads)
         _log.info(
@@ -105,8 +106,8 @@ class Fuser:
         """What computes here, as a new dict.
 
         ``model`` (as given), ``model_chosen`` (why), ``variant``, ``weights`` (how they are stored), ``engine``,
-        ``engine_version``, ``precision`` (computed in), ``device``, ``threads``, ``sha256`` (of the file),
-        ``clip_trained`` (as the file says, or "unknown") and ``metadata`` (all the file says of itself).
+        ``engine_version``, ``precision`` (computed in), ``device``, ``threads``, ``sha256`` (of the file, "" without
+        one), ``clip_trained`` (as the file says, or "unknown") and ``metadata`` (all the file says of itself).
         """
         metadata = dict(self._artefact.metadata)
         return {

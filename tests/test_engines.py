@@ -231,7 +231,7 @@ class TestChoice:
             ("openvno", None, "did you mean 'openvino'"),
             ("ONNXRuntime", None, "did you mean 'onnxruntime'"),
             ("tensorrt", None, "unknown engine 'tensorrt'"),
-            ("", None, "known: openvino, onnxruntime, torch"),
+            ("", None, "known: openvino, onnxruntime, native, torch"),
             (3, None, "unknown engine 3"),
             ("onnxruntime:bf16", None, "does not compute in 'bf16'; it has: fp32"),
             ("openvino:int8", None, "does not compute in 'int8'"),

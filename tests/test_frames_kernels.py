@@ -563,3 +563,16 @@ def test_frame_to_plane_refuses_what_it_cannot_use(args, options, error, words):
 def test_plane_to_frame_refuses_what_it_cannot_use(args, options, error, words):
     with pytest.raises(error, match=words):
         kernels.plane_to_frame(*args, **options)
+
+
+@pytest.mark.parametrize(("format", "to"), [("bgr", "bgr"), ("rgb", "rgb"), ("bgr", "rgb")])
+def test_rows_longer_than_a_run_are_as_pixels_one_by_one(format, to):
+    random = np.random.default_rng(4)
+    vis = random.integers(0, 256, (9, 700, 3), np.uint8)
+    fused = random.uniform(-0.5, 1.5, (9, 700)).astype(np.float32)
+    fused[1, 300], fused[2, 511] = np.nan, np.inf
+    apart = np.repeat(fused, 2, axis=1)[:, ::2]  # not packed
+    expected = kernels.plane_to_frame(apart, vis, format, to=to)
+    assert np.array_equal(kernels.plane_to_frame(fused, vis, format, to=to), expected)
+    if format == to:
+        assert np.array_equal(kernels.plane_to_frame(fused, vis, format, out=vis), expected)

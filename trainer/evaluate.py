@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pyldfusion.artefact import BUNDLED
+from pyldfusion.artefact import NAMES
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media import atomic_path
 from pyldfusion.media.roots import Root, find_roots
@@ -135,7 +135,7 @@ def _named(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if equals and name and not Path(text).exists():
         return name, path
-    if text in BUNDLED:
+    if text in NAMES:
         return text, text
     file = Path(text)
     return (file.resolve().parent.name if file.stem == "weights" else file.stem), text

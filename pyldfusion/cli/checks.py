@@ -121,7 +121,8 @@ def _try_engine(name: str, precision: str, device: str) -> Check:
     if not native(precision, device):
         return Check("engines", label, "missing", f"this {'CPU' if device == 'cpu' else 'GPU'} has no {precision}")
     try:
-        result = run_trial(Trial("lite", (64, 48), name, precision, device))
+        model = "lite" if "onnx" in RUNTIMES[name].kinds else "pyramid"
+        result = run_trial(Trial(model, (64, 48), name, precision, device))
     except PyldfusionError as error:
         return Check("engines", label, "broken", str(error), f"install it again: {RUNTIMES[name].install}")
     return Check("engines", label, "ok", f"works, first frame after {result['load_ms'] + result['first_ms']:.0f} ms")

@@ -10,7 +10,7 @@ HELP = "tell what a model file is"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help=".onnx, .xml, .safetensors, .engine, or full or lite")
+    parser.add_argument("file", metavar="FILE", help=".onnx, .xml, .safetensors, .engine, or full, lite or pyramid")
     parser.add_argument("--json", action="store_true", help="as a JSON object")
 
 
@@ -51,7 +51,7 @@ def _facts(file: str) -> dict[str, Any]:
         "opset": artefact.metadata.get("opset"),
         "parameters": parameters,
         "size": artefact.size,
-        "sha256": artefact.sha256,
+        "sha256": artefact.sha256 or None,
         "metadata": artefact.metadata,
     }
 

@@ -16,8 +16,8 @@ __all__ = ["add_model_options", "add_palette", "add_registration_options", "open
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """The options that say which network runs where; `open_fuser` opens what they say."""
     model = parser.add_argument_group("model")
-    model.add_argument("--model", metavar="NAME|FILE", help="full, lite, or a file: .onnx, .xml, .safetensors")
-    model.add_argument("--engine", help="openvino, onnxruntime or torch (default: the fastest installed)")
+    model.add_argument("--model", metavar="NAME|FILE", help="full, lite, pyramid, or a file: .onnx, .xml, .safetensors")
+    model.add_argument("--engine", help="openvino, onnxruntime, torch or native (default: the fastest installed)")
     model.add_argument("--precision", help="fp32, bf16 or fp16 (default: the fastest that the device has itself)")
     model.add_argument("--device", help="cpu, cuda or cuda:N")
     model.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: the physical cores)")

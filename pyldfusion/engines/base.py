@@ -137,6 +137,7 @@ RUNTIMES = {
         "openvino", "openvino", "pip install 'pyldfusion[openvino]'", ("openvino", "onnx"), {"cpu": ("bf16", "fp32")}
     ),
     "onnxruntime": Runtime("onnx", "onnxruntime", "pip install onnxruntime", ("onnx",), {"cpu": ("fp32",)}),
+    "native": Runtime("native", "pyldfusion._native", "pip install pyldfusion", ("method",), {"cpu": ("fp32",)}),
     "torch": Runtime(
         "torch",
         "torch",
@@ -161,6 +162,7 @@ PREFERENCE = (
     ("torch", "fp16"),
     ("torch", "bf16"),
     ("torch", "fp32"),
+    ("native", "fp32"),
 )
 
 
@@ -181,8 +183,8 @@ def open_engine(
     Args:
         artefact: see :func:`pyldfusion.artefact.open_artefact`.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``; None takes a usable GPU if there is one, else the CPU.
-        engine: ``"openvino"``, ``"onnxruntime"`` or ``"torch"``, with the precision if wanted (``"openvino:fp32"``);
-            None takes the fastest installed.
+        engine: ``"openvino"``, ``"onnxruntime"``, ``"torch"`` or ``"native"``, with the precision if wanted
+            (``"openvino:fp32"``); None takes the fastest installed.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; None takes the fastest that the device has natively.
         threads: CPU threads; None takes the physical cores that this process may use.
 
@@ -255,9 +257,11 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
             "open the .onnx or .safetensors file it was made from"
         )
     if engine is not None and engine not in fitting:
-        raise InputError(f"engine {engine!r} does not open {artefact.path.suffix} files; {', '.join(fitting)} would")
+        raise InputError(f"engine {engine!r} does not open {artefact.called}; {', '.join(fitting)} would")
     if engine is not None and not installed(engine):
         raise DependencyError(f"engine {engine!r} is not installed: {RUNTIMES[engine].install}")
+    if device is None and all("cuda" not in RUNTIMES[name].devices for name in fitting):
+        device = "cpu"
     device = _choose_device(device, engine)
     candidates = [
         (name, computed)
@@ -269,7 +273,7 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
     ]
     if not candidates:
         raise InputError(
-            f"no engine runs {artefact.path.suffix} files with engine={engine or 'any'}, "
+            f"no engine runs {artefact.called} with engine={engine or 'any'}, "
             f"precision={precision or 'any'} on {device}; there are: {_combinations(fitting)}"
         )
     if precision is not None and not native(precision, device):
@@ -288,6 +292,7 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
     raise DependencyError(
         f"no engine for {artefact.path.name} is installed; any of: "
         + "; ".join(RUNTIMES[name].install for name in missing)
+        + "; or take the model 'pyramid', which needs none"
     )
 
 

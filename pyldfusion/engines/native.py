@@ -1,0 +1,48 @@
+"""Methods without a network, in this package's own native code, on the CPU."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__, kernels
+from ..artefact import Artefact
+
+__all__ = ["PyramidEngine", "load"]
+
+
+class PyramidEngine:
+    """See :class:`~pyldfusion.engines.base.Engine`. Fuses as :func:`pyldfusion.kernels.pyramid` does."""
+
+    name = "native"
+    version = __version__
+    precision = "fp32"
+    device = "cpu"
+    batch = 1
+    depth = 1
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._size: tuple[int, ...] = ()
+
+    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        import cv2
+
+        if ir.shape[1:3] != self._size:  # kept, because new memory for each frame would cost as much as half the work
+            self._size = ir.shape[1:3]
+            self._workspace = kernels.pyramid_workspace(*self._size)
+        fused = np.empty(vis.shape, np.uint8)
+        for thermal, visible, out in zip(ir[..., 0], vis, fused, strict=True):
+            luma = cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)
+            plane = kernels.pyramid(thermal, luma, workspace=self._workspace, threads=self.threads)
+            kernels.plane_to_frame(plane, visible, out=out, threads=self.threads)
+        return fused
+
+    def close(self) -> None:
+        self._size = ()
+        self._workspace = np.empty(0, np.float64)
+
+
+def load(artefact: Artefact, device: str, precision: str, threads: int) -> PyramidEngine:
+    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    return PyramidEngine(threads)
