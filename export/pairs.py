@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyldfusion.errors import InputError
-from pyldfusion.image import infrared_to_8bit
-from pyldfusion.media import list_images, match_stems, read_image, to_eight_bits
+from pyldfusion.image import check_pair, infrared_to_8bit
+from pyldfusion.media import read_image, to_eight_bits
+from pyldfusion.media.roots import find_roots
 from pyldfusion.scene import Scene
 
 __all__ = ["GENERATED", "LARGEST", "Pair", "generated", "load_pairs", "real"]
@@ -20,7 +21,6 @@ __all__ = ["GENERATED", "LARGEST", "Pair", "generated", "load_pairs", "real"]
 LARGEST = (480, 640)
 #: (height, width) of generated pairs.
 GENERATED = (256, 320)
-_FOLDERS = {"infrared": ("ir", "infrared", "thermal"), "visible": ("vi", "vis", "visible", "rgb")}
 
 
 @dataclass(frozen=True)
@@ -69,30 +69,23 @@ def generated(count: int, part: str, size: tuple[int, int] = GENERATED) -> list[
 
 def real(data: Path, count: int, part: str) -> list[Pair]:
     """Pairs of a folder; see :func:`load_pairs`."""
-    files, _ = match_stems(*(list_images(_side(data, side)) for side in _FOLDERS))
+    files = [(pair.ir, pair.vis) for root in find_roots([data]) for pair in root.files]
+    if not files:
+        raise InputError(f"{data} has no pairs: no picture has a partner of its name in the other folder")
     if len(files) > 2:
         files = [pair for i, pair in enumerate(files) if (i % 3 == 1) == (part == "verify")]
     count = min(count, len(files))
     return [_read(*files[i * len(files) // count]) for i in range(count)]
 
 
-def _side(data: Path, side: str) -> Path:
-    folders = sorted(path for path in data.iterdir() if path.is_dir())
-    for folder in folders:
-        if folder.name.lower() in _FOLDERS[side]:
-            return folder
-    raise InputError(
-        f"{data} has no folder of {side} pictures; expected one of {', '.join(_FOLDERS[side])}, "
-        f"found {', '.join(folder.name for folder in folders) or 'no folder'}"
-    )
-
-
 def _read(ir_file: Path, vis_file: Path) -> Pair:
-    ir, vis = infrared_to_8bit(read_image(ir_file)), to_eight_bits(read_image(vis_file))
+    try:
+        ir, vis = check_pair(read_image(ir_file), read_image(vis_file))
+    except InputError as error:
+        raise InputError(f"{ir_file} and {vis_file} are no pair to learn from: {error}") from error
+    ir, vis = infrared_to_8bit(ir), to_eight_bits(vis)
     if vis.ndim == 2 or vis.shape[2] == 1:
         vis = cv2.cvtColor(vis, cv2.COLOR_GRAY2BGR)
-    if ir.shape != vis.shape[:2]:
-        ir = cv2.resize(ir, (vis.shape[1], vis.shape[0]), interpolation=cv2.INTER_LINEAR)
     height, width = (min(side, most) for side, most in zip(ir.shape, LARGEST, strict=True))
     top, left = (ir.shape[0] - height) // 2, (ir.shape[1] - width) // 2
     cut = np.s_[top : top + height, left : left + width]

@@ -95,7 +95,7 @@ def test_the_twin_gives_what_the_frames_are_rounded_from(tiny_frames, tmp_path):
 
 def test_pairs_of_a_folder(tmp_path):
     rng = np.random.default_rng(0)
-    with pytest.raises(InputError, match="no folder of infrared pictures"):
+    with pytest.raises(InputError, match="no folders of infrared"):
         load_pairs(tmp_path, 4, "verify")
     for i in range(9):
         for side, shape in (("IR", (40, 60)), ("vi", (40, 60, 3))):
