@@ -147,8 +147,8 @@ def test_a_full_disk_ends_one_output_with_one_event(small_disk):
 
 
 def test_a_video_is_finished_before_the_disk_is_full(small_disk, monkeypatch):
-    monkeypatch.setattr("pyldfusion.camera.sinks.file.LOOK", 0.0)
-    monkeypatch.setattr("pyldfusion.camera.sinks.file.RESERVE", 1 << 20)
+    monkeypatch.setattr("pyldfusion.camera.disk.LOOK", 0.0)
+    monkeypatch.setattr("pyldfusion.camera.disk.RESERVE", 1 << 20)
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
     video, events = output(sink(f"{small_disk}/out.avi", rate=10))
     for k in range(100):

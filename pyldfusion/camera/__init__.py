@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .frame import Frame
     from .pair import POLICIES, FramePair, Pairer
     from .prepare import Preparer
+    from .recording import Recorder, Recording
     from .sinks import Sink, open_sink
     from .stream import Stream
 
@@ -34,6 +35,8 @@ __all__ = [
     "FramePair",
     "Pairer",
     "Preparer",
+    "Recorder",
+    "Recording",
     "Sink",
     "Stream",
     "open_sink",
@@ -48,6 +51,8 @@ _WHERE = {
     "FramePair": "pair",
     "Pairer": "pair",
     "Preparer": "prepare",
+    "Recorder": "recording",
+    "Recording": "recording",
     "Sink": "sinks",
     "Stream": "stream",
     "open_sink": "sinks",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -26,6 +27,7 @@ from .handover import Ended, Handover
 from .latency import Latencies, Rate
 from .overlay import overlay, overlay_text
 from .prepare import Prepared, Preparer
+from .recording import Recorder, Recording
 from .sinks import Output, Shown, open_sink
 from .uri import Address, parse
 
@@ -51,6 +53,7 @@ class Stream:
         preparer: gain, registration and corrections.
         view, palette: as of ``views.view_picture``.
         words: whether to write rate, latency and skew on the picture.
+        record: a folder for the pairs as they come, see :class:`Recorder`.
 
     Raises:
         InputError, CameraError: an output that cannot be opened.
@@ -64,13 +67,14 @@ class Stream:
     def __init__(
         self,
         fuser: Fuser,
-        pairs: CameraPair,
+        pairs: CameraPair | Recording,
         outputs: Sequence[str | Address],
         preparer: Preparer | None = None,
         *,
         view: str = "fused",
         palette: str = "inferno",
         words: bool = False,
+        record: str | Path | None = None,
     ) -> None:
         self._fuser, self._pairs = fuser, pairs
         self._preparer = preparer or Preparer(events=pairs.events)
@@ -84,6 +88,7 @@ class Stream:
         self._ready = Handover[Prepared](ahead, wait)
         self._done = Handover[_Fused](2, wait=True)
         self.outputs: list[Output] = []
+        self.recorder: Recorder | None = None
         with ExitStack() as stack:
             addresses = [parse(text, "sink") if isinstance(text, str) else text for text in outputs]
             rate = max((rate for rate in pairs.rates if rate), default=None)
@@ -97,6 +102,8 @@ class Stream:
                     )
                 )  # fmt: skip
                 stack.callback(self.outputs[-1].close)
+            if record is not None:
+                self.recorder = stack.enter_context(Recorder(record, pairs.events, pairs.live, pairs.rates))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Stream:
@@ -157,6 +164,9 @@ class Stream:
                 output.name: {"written": output.written, "dropped": output.dropped, "failed": output.failed}
                 for output in self.outputs
             },
+            "recorded": None
+            if self.recorder is None
+            else {"pairs": self.recorder.written, "dropped": self.recorder.dropped, "failed": self.recorder.failed},
             "events": self._pairs.events.counts(),
         }
 
@@ -173,6 +183,8 @@ class Stream:
     def _prepare(self) -> None:
         for pair in self._pairs:
             paired = time.monotonic()
+            if self.recorder is not None:
+                self.recorder.put(pair)
             prepared = self._preparer(pair)
             self._latencies.add("pair", paired - pair.arrived)
             self._latencies.add("prepare", time.monotonic() - paired)

@@ -44,7 +44,7 @@ else:
         import tomli as tomllib
 
 if TYPE_CHECKING:
-    from ..camera.stream import Stream
+    from ..camera import CameraPair, Events, Recording, Stream
     from ..camera.uri import Address
 
 HELP = "fuse two cameras, live"
@@ -94,6 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("running").add_argument
     add("--frames", type=_number(1, int), metavar="N", help="end after so many pictures")
     add("--duration", type=_number(0.001), metavar="S", help="end after so many seconds")
+    add("--record", metavar="FOLDER", help="keep the pairs as the cameras gave them, without loss")
+    add("--replay", metavar="FOLDER", help="fuse a recording again, in place of IR and VIS")
     add("--stats", metavar="FILE", help="statistics as JSON, one line a second and one at the end; - is stdout")
     add("-q", "--quiet", action="store_true", help="print errors only")
 
@@ -113,39 +115,34 @@ def run(args: argparse.Namespace) -> int:
     if args.list_schemes:
         print(_schemes())
         return 0
-    from ..camera import CameraPair, Events
-    from ..camera.prepare import Preparer
-    from ..camera.stream import Stream
+    from ..camera import Events, Preparer, Stream
 
-    ir, vis, outputs = _addresses(args)
+    cameras, outputs = _addresses(args)
     events = Events()
     preparer = Preparer(
         open_registration(args), _gain(args), layout=args.ir_layout, frozen=args.frozen, dead_pixels=args.dead_pixels,
         column_noise=args.column_noise, events=events,
     )  # fmt: skip
-    skew = None if args.max_skew is None else args.max_skew / 1000
     with ExitStack() as stack:
         console = stack.enter_context(Console("stream", quiet=args.quiet))
         stack.enter_context(_events_to(console))
         fuser = stack.enter_context(open_fuser(args))
-        pairs = stack.enter_context(
-            CameraPair(
-                ir, vis, policy=args.pairing, max_skew=skew, ir_delay=args.ir_delay / 1000, lost_after=args.lost_after,
-                alone=True, events=events,
-            )
-        )  # fmt: skip
+        pairs = _open_pairs(args, cameras, events)
+        stack.callback(pairs.close)
         stats = stack.enter_context(_open_stats(args.stats))
         with Stream(
-            fuser, pairs, outputs, preparer, view=args.view, palette=args.palette, words=args.overlay
-        ) as stream:
-            console.note(f"{ir} and {vis} to {', '.join(output.name for output in stream.outputs)}; Ctrl-C ends it")
+            fuser, pairs, outputs, preparer, view=args.view, palette=args.palette, words=args.overlay,
+            record=args.record,
+        ) as stream:  # fmt: skip
+            whence = args.replay or " and ".join(map(str, cameras))
+            console.note(f"{whence} to {', '.join(output.name for output in stream.outputs)}; Ctrl-C ends it")
             with _signals(stream) as came, _reports(stream, stats):
                 stream.run(args.frames, args.duration)
         final = stream.stats()
         if stats is not None:
             print(json.dumps({"final": True} | final), file=stats, flush=True)
         console.note(_summary(final))
-    failed = any(output.failed for output in stream.outputs)
+    failed = any(part.failed for part in (*stream.outputs, stream.recorder) if part is not None)
     failed |= not pairs.live and any(f"{name} lost" in final["events"] for name in ("ir", "vis"))
     return 130 if signal.SIGINT in came else 1 if failed else 0
 
@@ -160,12 +157,13 @@ def _add_camera_options(parser: argparse.ArgumentParser) -> None:
         add(f"--vis-{option.name}", help=argparse.SUPPRESS)
 
 
-def _addresses(args: argparse.Namespace) -> tuple[Address, Address, list[Address]]:
-    """IR, VIS and outputs; those of a file count where the command line has none."""
+def _addresses(args: argparse.Namespace) -> tuple[list[Address], list[Address]]:
+    """Cameras (none of a recording) and outputs; those of a file count where the command line has none."""
     from ..camera import parse
 
-    uris = args.uris or [uri for uri in (args.ir, args.vis) if uri]
-    if len(uris) < 2:
+    number = 0 if args.replay else 2
+    uris = args.uris or [uri for uri in (args.ir, args.vis) if uri][:number]
+    if len(uris) < number:
         raise InputError("two cameras are needed, IR and VIS; pyldfusion stream --list-schemes shows what they can be")
     cameras = [
         parse(uri, "source", {
@@ -173,10 +171,20 @@ def _addresses(args: argparse.Namespace) -> tuple[Address, Address, list[Address
             for option, _ in source_options()
             if (value := getattr(args, f"{name}_{option.name}".replace("-", "_"))) is not None
         })
-        for name, uri in zip(("ir", "vis"), uris[:2], strict=True)
+        for name, uri in zip(("ir", "vis"), uris[:number], strict=False)
     ]  # fmt: skip
-    outputs = uris[2:] or args.out or ["display://0"]
-    return cameras[0], cameras[1], [parse(uri, "sink") for uri in outputs]
+    return cameras, [parse(uri, "sink") for uri in uris[number:] or args.out or ["display://0"]]
+
+
+def _open_pairs(args: argparse.Namespace, cameras: list[Address], events: Events) -> CameraPair | Recording:
+    from ..camera import CameraPair, Recording
+
+    if args.replay:
+        return Recording(args.replay, events)
+    return CameraPair(
+        *cameras, policy=args.pairing, max_skew=None if args.max_skew is None else args.max_skew / 1000,
+        ir_delay=args.ir_delay / 1000, lost_after=args.lost_after, alone=True, events=events,
+    )  # fmt: skip
 
 
 def _gain(args: argparse.Namespace) -> Any:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time as clock
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,15 +10,12 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...media.outputs import PictureOutput, is_video, picture_pattern
 from ...media.video import DEFAULT_RATE, VideoWriter
+from ..disk import Disk
 from ..uri import Address
 from .base import Sink
 
 __all__ = ["PicturesSink", "VideoSink", "open_file_sink"]
 
-#: A video is finished while there is this much room: what is written, and the index at its end.
-RESERVE = 8 << 20
-#: Seconds between looks at the disk.
-LOOK = 1.0
 #: A pause longer than this many seconds is cut out of a video.
 LONGEST_PAUSE = 5.0
 
@@ -55,18 +49,14 @@ class VideoSink(Sink):
     """
 
     def __init__(self, path: str, rate: float, live: bool) -> None:
-        self._path, self._rate, self._live = Path(path), rate, live
+        self._rate, self._live = rate, live
+        self._disk = Disk(path)
         self._writer = VideoWriter(path, rate)
         self._size: tuple[int, int] | None = None
         self._start = self._last_time = 0.0
-        self._looked = -LOOK
 
     def write(self, picture: NDArray[Any], time: float) -> None:
-        if clock.monotonic() - self._looked >= LOOK:
-            self._looked = clock.monotonic()
-            folder = next(parent for parent in self._path.resolve().parents if parent.exists())
-            if shutil.disk_usage(folder).free < RESERVE:
-                raise InputError(f"{self._path}: the disk is nearly full, so the video is finished here")
+        self._disk.check()
         if self._size is None:
             self._size = picture.shape[1], picture.shape[0]
             self._start = time

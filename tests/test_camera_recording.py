@@ -1,0 +1,127 @@
+"""Recorded pairs: without loss, with their times, and fused again to the same pictures."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from pyldfusion import cli
+from pyldfusion.camera import CameraPair, Events, FramePair, Recorder, Recording
+from pyldfusion.errors import InputError
+
+from .camera_frames import frame
+
+RNG = np.random.default_rng(0)
+
+
+def pictures(shape, dtype=np.uint8, count=4):
+    return [RNG.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True) for _ in range(count)]
+
+
+def record(folder, pairs, live=False):
+    events = Events()
+    with Recorder(folder, events, live, (9.0, 30.0)) as recorder:
+        for pair in pairs:
+            recorder.put(pair)
+    return recorder, events.counts()
+
+
+def same(first, second):
+    assert (first is None) == (second is None)
+    if first is not None:
+        assert first.image.dtype == second.image.dtype and np.array_equal(first.image, second.image)
+        assert (first.time, first.clock, first.number, first.dropped) == (
+            second.time, second.clock, second.number, second.dropped,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("shape, dtype", [((49, 67), np.uint16), ((49, 67), np.uint8), ((49, 67, 3), np.uint8)])
+def test_pairs_come_back_bit_for_bit(tmp_path, shape, dtype):
+    irs = [frame(0.1 + k / 9, k, image=image) for k, image in enumerate(pictures(shape, dtype))]
+    viss = [frame(k / 30, 2 * k, image=image) for k, image in enumerate(pictures((66, 98, 3), count=6))]
+    pairs = [FramePair(irs[k // 3], vis, 0.001 * k, k % 3 > 0, k) for k, vis in enumerate(viss)]
+    pairs.insert(2, FramePair(None, frame(0.05, image=viss[0].image), None, False, 9))
+    pairs.append(FramePair(irs[2], None, None, False, 10))
+    recorder, events = record(tmp_path / "r", pairs)
+    assert recorder.written == len(pairs) and not recorder.failed and events == {}
+    again = list(Recording(tmp_path / "r"))
+    assert len(again) == len(pairs)
+    for first, second in zip(pairs, again, strict=True):
+        same(first.ir, second.ir)
+        same(first.vis, second.vis)
+        assert (first.skew, first.held) == (second.skew, second.held)
+    assert again[0].ir is again[1].ir  # a held frame is one frame
+    assert Recording(tmp_path / "r").rates == (pytest.approx(9), pytest.approx(30))
+
+
+def test_other_programs_can_read_it(tmp_path):
+    irs = pictures((48, 64), np.uint16)
+    record(tmp_path, [FramePair(frame(k, image=ir), None, None, False, k) for k, ir in enumerate(irs)])
+    capture = cv2.VideoCapture(str(tmp_path / "ir.mkv"))
+    assert capture.get(cv2.CAP_PROP_FOURCC) == cv2.VideoWriter.fourcc(*"ffv1")
+    assert not (tmp_path / "vis.mkv").exists()
+    assert [json.loads(line)["ir"]["time"] for line in (tmp_path / "pairs.jsonl").read_text().splitlines()] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+
+
+def test_a_raw_yuyv_frame_is_kept_as_words(tmp_path):
+    image = pictures((48, 32, 2))[0]
+    record(tmp_path, [FramePair(frame(0, image=image), None, None, False, 0)])
+    (pair,) = Recording(tmp_path)
+    assert np.array_equal(pair.ir.image, image.view("<u2")[..., 0])
+
+
+def test_frames_that_change_end_the_recording_and_what_was_there_is_whole(tmp_path):
+    sizes = [(48, 64)] * 3 + [(24, 32)] + [(48, 64)] * 50
+    pairs = [FramePair(frame(k, image=np.zeros(s, np.uint8)), None, None, False, k) for k, s in enumerate(sizes)]
+    recorder, events = record(tmp_path, pairs)
+    assert recorder.failed and recorder.written == 3 and events == {"recording ended": 1}
+    assert len(list(Recording(tmp_path))) == 3
+
+
+def test_a_folder_that_cannot_be_written_is_an_event(tmp_path):
+    (tmp_path / "file").write_text("x")
+    recorder, events = record(tmp_path / "file", [FramePair(frame(0), None, None, False, 0)] * 100)
+    assert recorder.failed and events == {"recording ended": 1}
+
+
+def test_what_is_no_recording(tmp_path):
+    with pytest.raises(InputError, match="no recording"):
+        Recording(tmp_path)
+    record(tmp_path, [FramePair(frame(k), None, None, False, k) for k in range(3)])
+    index = tmp_path / "pairs.jsonl"
+    lines = index.read_text()
+    for damaged in ("{", '{"skew": 1}\n', lines + lines.splitlines()[-1].replace('"frame": 2', '"frame": 9'), "[1]\n"):
+        index.write_text(damaged)
+        with pytest.raises(InputError, match=r"damaged"):
+            list(Recording(tmp_path))
+
+
+def test_a_live_stream_recorded_and_replayed_gives_the_same_pictures(tmp_path, capsys):
+    """Every pair of a run from files, with gain over time and held frames, and again from its recording."""
+    scenes = [f"scene://{view}?size=64x48&live=no&seed=2&repeat=3&frames=12" for view in ("ir", "vis")]
+    words = ["--gain", "plateau", "--threads", "1", "-q"]
+    first = ["stream", f"{scenes[0]}&fps=9", f"{scenes[1]}&fps=30", f"{tmp_path}/first/", *words]
+    assert cli.main([*first, "--record", f"{tmp_path}/kept", "--stats", f"{tmp_path}/stats"]) == 0
+    final = json.loads((tmp_path / "stats").read_text().splitlines()[-1])
+    assert final["recorded"] == {"pairs": final["fused"], "dropped": 0, "failed": False}
+    assert cli.main(["stream", "--replay", f"{tmp_path}/kept", f"{tmp_path}/again/", *words]) == 0
+    pairs = zip(sorted((tmp_path / "first").iterdir()), sorted((tmp_path / "again").iterdir()), strict=True)
+    compared = [np.array_equal(cv2.imread(str(a)), cv2.imread(str(b))) for a, b in pairs]
+    assert len(compared) >= 10 and all(compared)
+
+
+def test_live_pairs_can_be_recorded(tmp_path):
+    scene = "size=48x32&fps=25&repeat=1"
+    with CameraPair(f"scene://ir?{scene}&frames=8", f"scene://vis?{scene}&frames=8") as cameras:
+        recorder, _ = record(tmp_path, taken := list(cameras), live=True)
+    assert recorder.written + recorder.dropped == len(taken)
+    for first, second in zip(taken, Recording(tmp_path), strict=recorder.dropped == 0):
+        same(first.vis, second.vis)
