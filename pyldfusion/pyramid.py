@@ -29,11 +29,11 @@ class PyramidLook:
     """
 
     #: variance from which a step is kept as it is rather than taken for detail: what is raised beyond it is a halo.
-    edge: tuple[float, float, float] = (0.07, 0.07, 0.07)
+    edge: tuple[float, ...] = (0.07, 0.07, 0.07)
     #: gain of clear detail.
-    gain: tuple[float, float, float] = (2.2, 1.7, 1.3)
+    gain: tuple[float, ...] = (2.2, 1.7, 1.3)
     #: how hard the choice between the sources is, 1, 2 or 4; soft where they may disagree in sign over a wide place.
-    choice: tuple[int, int, int] = (4, 2, 1)
+    choice: tuple[int, ...] = (4, 2, 1)
     #: amplitude of detail above which the gain returns to 1.
     strong: float = 1.2
     #: amplitude, in noise floors, at which detail is half gone.
@@ -59,10 +59,11 @@ class PyramidLook:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            values = tuple(value) if field.name in ("edge", "gain", "choice") else (value,)
-            expected = 3 if isinstance(value, (tuple, list)) else 1
-            numbers = all(isinstance(v, (int, float)) and math.isfinite(v) and v >= 0 for v in values)
-            if not numbers or len(values) != expected:
+            values = value if isinstance(value, (tuple, list)) else (value,)
+            expected = 3 if field.name in ("edge", "gain", "choice") else 1
+            if len(values) != expected or not all(
+                isinstance(v, (int, float)) and math.isfinite(v) and v >= 0 for v in values
+            ):
                 what = "three finite numbers" if expected == 3 else "a finite number"
                 raise InputError(f"{field.name} is {value!r}; expected {what} from 0 up")
         for name in ("edge", "strong", "coring", "least_noise", "least_contrast"):

@@ -144,7 +144,7 @@ def test_a_safetensors_file_cut_in_its_data(weights):
 
 
 def test_paths_that_are_refused(tmp_path):
-    with pytest.raises(ArtefactError, match=r"does not exist.*full or lite"):
+    with pytest.raises(ArtefactError, match=r"does not exist.*full, lite, pyramid"):
         open_artefact(tmp_path / "absent.onnx")
     with pytest.raises(ArtefactError, match="is a directory"):
         open_artefact(tmp_path)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.quality import flat_grid, flat_noise, laplacian_pyramid_fusion, main, mean_fusion
+from benchmarks.quality import edge_halo, flat_grid, flat_noise, laplacian_pyramid_fusion, main, mean_fusion
 
 
 def picture(seed: int, shape=(96, 130)) -> np.ndarray:
@@ -61,6 +61,18 @@ def test_a_grid_is_measured_where_both_are_flat_and_noise_is_none():
     assert np.isnan(flat_grid(vis[:39], ir[:39], vis[:39]))
 
 
+def test_halos_are_measured_beside_edges_and_contrast_is_none():
+    random = np.random.default_rng(0)
+    vis = cv2.GaussianBlur(np.where(np.arange(200) < 100, 60.0, 180.0)[None].repeat(160, 0), (0, 0), 1)
+    vis += 4 * cv2.GaussianBlur(random.standard_normal(vis.shape), (0, 0), 8)  # slopes of its own
+    ir = np.full_like(vis, 90)
+    ring = cv2.GaussianBlur(vis, (0, 0), 1) - cv2.GaussianBlur(vis, (0, 0), 5)
+    assert edge_halo(vis, ir, vis) == pytest.approx(1, abs=1e-6)
+    assert edge_halo(0.5 * vis + 20, ir, vis) == pytest.approx(1, abs=0.05)
+    assert edge_halo(vis + 0.4 * ring, ir, vis) > 1.5
+    assert np.isnan(edge_halo(ir, ir, ir))
+
+
 def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
     for k, name in enumerate(("a", "b")):
         for kind in ("ir", "vi"):
@@ -75,16 +87,16 @@ def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
     report, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
     assert main([*arguments, "--json", str(report), "--sheet", str(sheet)]) == 0
     text = capsys.readouterr().out
-    assert "### a (1 pair)" in text and "| pyramid |" in text
+    assert "### a (1 pair)" in text and "| pyramid |" in text and "| laplacian |" in text
     numbers = json.loads(report.read_text())
     assert set(numbers["sets"]) == {"a", "b"}
-    assert set(numbers["sets"]["a"]) == {"mean", "pyramid", "ours", "mine"}
+    assert set(numbers["sets"]["a"]) == {"mean", "laplacian", "pyramid", "ours", "mine"}
     assert len(numbers["models"]["ours"]) == 64
     # a result that is the infrared itself correlates with it wholly
     ir, vis = picture(1), picture(0)
     expected = (1 + np.corrcoef(ir.ravel(), vis.ravel())[0, 1]) / 2
     assert numbers["sets"]["a"]["mine"]["CC"] == pytest.approx(expected, abs=1e-6)
-    assert cv2.imread(str(sheet)).shape == (480, 320 * 5, 3)
+    assert cv2.imread(str(sheet)).shape == (480, 320 * 6, 3)
 
 
 def test_a_folder_without_pairs_is_an_error(tmp_path, capsys):

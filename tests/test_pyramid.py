@@ -192,6 +192,8 @@ class TestWrongArguments:
         [
             ({"edge": (0.0, 0.1, 0.1)}, "edge is"),
             ({"gain": (1.0, 2.0)}, "gain is"),
+            ({"gain": 2.0}, "gain is 2.0; expected three"),
+            ({"strong": (1.0,) * 3}, "expected a finite number"),
             ({"choice": (4, 3, 1)}, "choice is"),
             ({"coring": float("nan")}, "coring is nan"),
             ({"mean": 1.2}, "mean is 1.2"),

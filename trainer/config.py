@@ -16,8 +16,7 @@ from typing import Any
 
 from pyldfusion.errors import InputError
 from pyldfusion.generator import VARIANTS
-
-from .supervised.teacher import TeacherConfig
+from pyldfusion.kernels import PyramidLook
 
 if typing.TYPE_CHECKING:
     import tomli as tomllib
@@ -293,7 +292,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     crops: CropConfig = field(default_factory=CropConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    teacher: PyramidLook = field(default_factory=PyramidLook)
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
