@@ -14,7 +14,7 @@ from torch.onnx.ops import symbolic
 from pyldfusion.generator import NORM_EPS, Generator, SampleNorm
 from pyldfusion.rewrites import for_inference
 
-__all__ = ["for_graph", "size_of"]
+__all__ = ["PlaneGraph", "for_graph", "size_of"]
 
 
 def for_graph(generator: Generator) -> Generator:
@@ -23,6 +23,18 @@ def for_graph(generator: Generator) -> Generator:
     generator.decoder.norm = nn.ModuleList(map(GraphSampleNorm, generator.decoder.norm))
     generator.crop = GraphCrop()
     return generator.requires_grad_(False)
+
+
+class PlaneGraph(nn.Module):
+    """Bare G, for those who bring their own colour conversion; its weights are named as in ``FrameGraph``."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
+        fused: Tensor = self.generator(ir, vis)
+        return fused
 
 
 class GraphSampleNorm(nn.Module):

@@ -30,7 +30,14 @@ __all__ = ["IO", "build_model", "describe", "export_onnx", "graph_hash", "write_
 IO = {
     "frames": "ir uint8 [N,H,W,1], vis uint8 [N,H,W,3] (BGR) -> fused uint8 [N,H,W,3]",
     "planes": "ir, vis float32 [N,1,H,W] in [0,1] (vis: luma) -> fused the same",
+}  #: The same where the graph lays the infrared onto the visible itself.
+WARPED_IO = {
+    "frames": "ir uint8 [N,IH,IW,1], vis uint8 [N,H,W,3] (BGR), homography float32 [N,3,3] (pixels of ir to pixels of "
+    "vis) -> fused uint8 [N,H,W,3]",
+    "planes": "ir [N,1,IH,IW], vis (luma) [N,1,H,W] float32 in [0,1], homography float32 [N,3,3] (pixels of ir to "
+    "pixels of vis) -> fused as vis",
 }
+
 DYNAMIC = Shape.dynamic()
 
 
@@ -41,6 +48,7 @@ def export_onnx(
     io: str = "frames",
     precision: str = "fp32",
     shape: Shape = DYNAMIC,
+    warp: bool = False,
     opset: int = OPSET,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
@@ -52,6 +60,7 @@ def export_onnx(
         io: see :data:`IO`.
         precision: see :data:`~export.precision.RECIPES`.
         shape: the sizes it takes.
+        warp: whether it takes a homography, see :func:`build_model`.
         opset: version of ONNX's standard operators, see :data:`~export.opset.OPSETS`.
         metadata: what is known of the weights; passed on into the file.
 
@@ -65,13 +74,13 @@ def export_onnx(
     """
     _check_name("precision", precision, RECIPES)
     path = _check_suffix(path)
-    model = RECIPES[precision].apply(build_model(generator, io=io, shape=shape, opset=opset))
-    about = {**(metadata or {}), **describe(generator, io=io, precision=precision, shape=shape)}
+    model = RECIPES[precision].apply(build_model(generator, io=io, shape=shape, warp=warp, opset=opset))
+    about = {**(metadata or {}), **describe(generator, io=io, precision=precision, shape=shape, warp=warp)}
     return write_model(model, path, about)
 
 
 def build_model(
-    generator: Generator, *, io: str = "frames", shape: Shape = DYNAMIC, opset: int = OPSET
+    generator: Generator, *, io: str = "frames", shape: Shape = DYNAMIC, warp: bool = False, opset: int = OPSET
 ) -> onnx.ModelProto:
     """The network as a graph in FP32, with the exact rewrites of :mod:`pyldfusion.rewrites`.
 
@@ -81,6 +90,8 @@ def build_model(
         generator: the network; not changed.
         io: see :data:`IO`.
         shape: the sizes it takes; axes that are not fixed are called N, H and W.
+        warp: whether there is an input more, ``homography`` float32 [N,3,3], from pixels of the infrared to pixels of
+            the visible, and ``ir`` is of any size of its own, called IH and IW (:mod:`export.warp`).
         opset: version of ONNX's standard operators, see :data:`~export.opset.OPSETS`.
 
     Raises:
@@ -89,16 +100,19 @@ def build_model(
     """
     _check_name("io", io, IO)
     check_opset(opset)
-    return to_opset(trace(generator, io, shape), opset)
+    return to_opset(trace(generator, io, shape, warp), opset)
 
 
-def describe(generator: Generator, *, io: str, precision: str, shape: Shape = DYNAMIC) -> dict[str, str]:
+def describe(
+    generator: Generator, *, io: str, precision: str, shape: Shape = DYNAMIC, warp: bool = False
+) -> dict[str, str]:
     """What a file says of the graph in it, beside what is known of its weights."""
     state = {name: tensor.detach().cpu().float() for name, tensor in generator.state_dict().items()}
     return {
         "variant": generator.variant,
         "io": io,
-        "signature": IO[io],
+        "signature": (WARPED_IO if warp else IO)[io],
+        "warp": "yes" if warp else "no",
         "precision": precision,
         "shape": str(shape),
         "colour": "BGR, luma by BT.601 (OpenCV), chroma of vis",

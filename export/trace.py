@@ -7,20 +7,21 @@ import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyldfusion.artefact import GRAPH_PREFIX
 from pyldfusion.errors import DependencyError
 from pyldfusion.frame_graph import FrameGraph
 from pyldfusion.generator import Generator
 
-from .lowering import for_graph
+from .lowering import PlaneGraph, for_graph
 from .opset import OPSET
 from .shape import Shape
+from .warp import WarpedFrameGraph, WarpedPlaneGraph
 
 if TYPE_CHECKING:
     import onnx
@@ -29,19 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["trace"]
 
 
-class PlaneGraph(nn.Module):
-    """Bare G, for those who bring their own colour conversion; its weights are named as in :class:`FrameGraph`."""
-
-    def __init__(self, generator: Generator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
-        fused: Tensor = self.generator(ir, vis)
-        return fused
-
-
-def trace(generator: Generator, io: str, shape: Shape) -> onnx.ModelProto:
+def trace(generator: Generator, io: str, shape: Shape, warp: bool) -> onnx.ModelProto:
     """The graph of :func:`export.onnx.build_model`, by whose rules the arguments are, in opset 18."""
     try:
         import onnx
@@ -50,31 +39,33 @@ def trace(generator: Generator, io: str, shape: Shape) -> onnx.ModelProto:
     except ImportError as error:
         raise DependencyError(f"exporting needs {error.name}: pip install 'pyldfusion[export]'") from error
     inner = for_graph(generator)
-    module = FrameGraph(inner) if io == "frames" else PlaneGraph(inner)
-    # One odd size serves for all: nothing in the graph is derived from it (lowering.py), and torch takes four times as
-    # long with symbolic ones.
-    usual = (3, 53, 71)
-    n, h, w = (dim if isinstance(dim, int) else size for dim, size in zip(shape.dims, usual, strict=True))
+    graphs = {"frames": (FrameGraph, WarpedFrameGraph), "planes": (PlaneGraph, WarpedPlaneGraph)}
+    module = graphs[io][warp](inner).eval()
+    n, h, w = shape.dims
+    ir_size = ("IH", "IW") if warp else (h, w)
     if io == "frames":
-        example = (torch.zeros(n, h, w, 1, dtype=torch.uint8), torch.zeros(n, h, w, 3, dtype=torch.uint8))
-        axes = (0, 1, 2)
+        inputs = {"ir": (torch.uint8, (n, *ir_size, 1)), "vis": (torch.uint8, (n, h, w, 3))}
     else:
-        example = (torch.zeros(n, 1, h, w), torch.zeros(n, 1, h, w))
-        axes = (0, 2, 3)
+        inputs = {"ir": (torch.float32, (n, 1, *ir_size)), "vis": (torch.float32, (n, 1, h, w))}
+    dims = [dims for _, dims in inputs.values()]
+    dims.append(dims[1])  # of what is given, as of vis
+    if warp:
+        inputs["homography"] = (torch.float32, (n, 3, 3))
+        dims.insert(2, (n, 3, 3))
     with warnings.catch_warnings(), _Quiet():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module.eval(),
-            example,
+            module,
+            tuple(_example(dtype, dims) for dtype, dims in inputs.values()),
             dynamo=True,
-            input_names=["ir", "vis"],
+            input_names=list(inputs),
             output_names=["fused"],
             opset_version=OPSET,
             optimize=False,
             verbose=False,
         )
-        if not shape.is_fixed:
-            _open_axes(program.model.graph, dict(zip(axes, shape.dims, strict=True)))
+        if warp or not shape.is_fixed:
+            _open_axes(program.model.graph, dims)
         onnxscript.optimizer.optimize_ir(program.model)
         onnxscript.rewriter.rewrite(program.model)
         onnxscript.optimizer.remove_unused_nodes(program.model)
@@ -85,16 +76,22 @@ def trace(generator: Generator, io: str, shape: Shape) -> onnx.ModelProto:
     return model
 
 
-def _open_axes(graph: onnx_ir.Graph, dims: Mapping[int, int | str]) -> None:
+def _example(dtype: torch.dtype, dims: Sequence[int | str]) -> Tensor:
+    """One odd size serves for all: nothing in the graph is derived from it (lowering.py), and torch takes four times as
+    long with symbolic ones."""
+    usual = {"N": 3, "H": 53, "W": 71, "IH": 37, "IW": 43}
+    return torch.zeros([dim if isinstance(dim, int) else usual[dim] for dim in dims], dtype=dtype)
+
+
+def _open_axes(graph: onnx_ir.Graph, dims: Sequence[Sequence[int | str]]) -> None:
     """Inputs and outputs get their named axes, and everything between loses the sizes it had in the trace."""
     import onnx_ir
 
-    ends = [(value, value.shape) for value in (*graph.inputs, *graph.outputs)]
     for node in graph:
         for value in node.outputs:
             value.shape = None
-    for value, traced in ends:
-        value.shape = onnx_ir.Shape([dims.get(axis, size) for axis, size in enumerate(traced or ())])
+    for value, named in zip((*graph.inputs, *graph.outputs), dims, strict=True):
+        value.shape = onnx_ir.Shape(named)
 
 
 def _name(model: onnx.ModelProto, weights: Set[str]) -> None:

@@ -30,13 +30,15 @@ def network(variant: str) -> Generator:
 
 
 @cache
-def _traced(variant: str, io: str, shape: Shape) -> bytes:
-    return build_model(network(variant), io=io, shape=shape).SerializeToString()
+def _traced(variant: str, io: str, shape: Shape, warp: bool) -> bytes:
+    return build_model(network(variant), io=io, shape=shape, warp=warp).SerializeToString()
 
 
-def graph(variant: str = "lite", io: str = "frames", shape: Shape = ANY_SHAPE, opset: int = OPSET) -> onnx.ModelProto:
+def graph(
+    variant: str = "lite", io: str = "frames", shape: Shape = ANY_SHAPE, opset: int = OPSET, warp: bool = False
+) -> onnx.ModelProto:
     """The fp32 graph of :func:`network`, a copy of one's own."""
-    return to_opset(onnx.load_from_string(_traced(variant, io, shape)), opset)
+    return to_opset(onnx.load_from_string(_traced(variant, io, shape, warp)), opset)
 
 
 def run_onnxruntime(model: onnx.ModelProto, inputs: dict[str, np.ndarray], optimise: bool = True) -> np.ndarray:

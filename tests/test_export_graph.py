@@ -11,6 +11,7 @@ import torch
 onnx = pytest.importorskip("onnx")
 
 from export.onnx import build_model, graph_hash, write_model  # noqa: E402
+from export.precision import RECIPES  # noqa: E402
 from export.shape import Shape  # noqa: E402
 from pyldfusion.artefact import open_artefact  # noqa: E402
 from pyldfusion.errors import InputError  # noqa: E402
@@ -31,11 +32,17 @@ TENSORRT = {
     "ConvTranspose": FLOATS,
     "DepthToSpace": FLOATS | INTS,
     "Div": FLOATS | INTS,
+    "Gather": FLOATS | INTS | {"BOOL"},
     "Gemm": FLOATS,
+    "Greater": FLOATS | INTS | {"BOOL"},  # what it gives
+    "GridSample": FLOATS,
     "InstanceNormalization": FLOATS,
+    "Less": FLOATS | INTS | {"BOOL"},
     "Max": FLOATS | INTS,
     "Mul": FLOATS | INTS,
     "Pad": FLOATS | INTS,
+    "Range": FLOATS | INTS,
+    "Reciprocal": FLOATS,
     "ReduceMean": FLOATS | INTS,
     "ReduceProd": FLOATS | INTS,
     "ReduceSum": FLOATS | INTS,
@@ -50,7 +57,9 @@ TENSORRT = {
     "Squeeze": FLOATS | INTS | {"BOOL"},
     "Sub": FLOATS | INTS,
     "Tanh": FLOATS,
+    "Transpose": FLOATS | INTS | {"BOOL"},
     "Unsqueeze": FLOATS | INTS | {"BOOL"},
+    "Where": FLOATS | INTS | {"BOOL"},
 }
 #: Inputs that TensorRT wants to be initialisers.
 CONSTANT = {"ReduceMean": (1,), "ReduceSum": (1,), "Slice": (3,), "Squeeze": (1,), "Unsqueeze": (1,), "Pad": (1,)}
@@ -65,9 +74,10 @@ def types(model):
     return {name: onnx.TensorProto.DataType.Name(kind) for name, kind in found.items()}
 
 
-@pytest.mark.parametrize(("variant", "io"), [("lite", "frames"), ("full", "planes")])
-def test_operators_and_types_are_those_of_tensorrt(variant, io):
-    model = graph(variant, io)
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(("variant", "io", "warp"), [("lite", "frames", True), ("full", "frames", False)])
+def test_operators_and_types_are_those_of_tensorrt(variant, io, warp, recipe):
+    model = RECIPES[recipe].apply(graph(variant, io, warp=warp))
     kinds = types(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:

@@ -231,6 +231,12 @@ def check_signature(
     Raises:
         ArtefactError: it does not.
     """
+    if "homography" in inputs:
+        raise ArtefactError(
+            f"{artefact.path} takes a homography beside the frames, which Fuser does not give; run it in the runtime "
+            "itself, or open a model exported without --warp and lay the infrared onto the visible before, with "
+            "pyldfusion.registration"
+        )
     expected = ({"ir": 1, "vis": 3}, {"fused": 3})
     for ports, channels in zip((inputs, outputs), expected, strict=True):
         if ports.keys() != channels.keys() or any(
