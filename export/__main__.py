@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if not result.passed:
         raise EngineError(
             f"the file differs from the network by more than is allowed and was kept as {result.path}; "
-            "more accurate are --precision " + " and ".join(job.format.precisions[:1])
+            f"more accurate is --precision {job.format.precisions[0]}. {result.advice}".rstrip()
         )
     return 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pyldfusion.generator import Generator, load_generator
 
+from .int8 import to_int8
 from .onnx import build_model, describe
 from .options import MIN_PSNR, Job
 from .pairs import load_pairs
@@ -20,7 +21,7 @@ __all__ = ["Result", "export"]
 #: Pairs to verify with.
 PAIRS = 4
 #: How metadata begin that a file says of itself and not of its weights: not for a file made of it.
-OF_THE_FILE = ("verified", "graph_sha256", "content_sha256", "openvino", "opset")
+OF_THE_FILE = ("verified", "int8_", "graph_sha256", "content_sha256", "openvino", "opset")
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,12 @@ class Result:
     Attributes:
         path: the file; beside the name that was asked for, with ``.rejected`` in it, where it failed.
         report: how it compares with the network; None where that was not asked for.
+        advice: where it failed, what would help.
     """
 
     path: Path
     report: Report | None
+    advice: str = ""
 
     @property
     def passed(self) -> bool:
@@ -58,10 +61,12 @@ def export(job: Job, network: Generator | None = None) -> Result:
     network = network or load_generator(job.source)
     format_module = importlib.import_module(f".{job.format.module}", __package__)
     model = build_model(network, io=job.io, shape=job.shape, opset=job.opset)
-    model = RECIPES[job.precision].apply(model)
+    int8 = to_int8(model, job.data, bound=job.min_psnr) if job.precision == "int8" else None
+    model = int8.model if int8 else RECIPES[job.precision].apply(model)
     about = {
         **{name: value for name, value in job.source.metadata.items() if not name.startswith(OF_THE_FILE)},
         **describe(network, io=job.io, precision=job.precision, shape=job.shape),
+        **(int8.metadata if int8 else {}),
     }
     with tempfile.TemporaryDirectory(dir=job.output.parent, prefix=".export-") as folder:
         staged = Path(folder) / job.output.name
@@ -85,7 +90,8 @@ def export(job: Job, network: Generator | None = None) -> Result:
             format_module.write_model(model, staged, {**about, **report.metadata()})
         result = Result(job.output, report)
         if not result.passed:
-            result = Result(job.output.with_stem(f"{job.output.stem}.rejected"), report)
+            advice = int8.advice() if int8 else ""
+            result = Result(job.output.with_stem(f"{job.output.stem}.rejected"), report, advice)
         publish(staged, result.path)
     return result
 

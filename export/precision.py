@@ -27,9 +27,17 @@ class Recipe:
     apply: Callable[[onnx.ModelProto], onnx.ModelProto]
 
 
+def _to_int8(model: onnx.ModelProto) -> onnx.ModelProto:
+    """As the command does without ``--data``."""
+    from .int8 import to_int8
+
+    return to_int8(model).model
+
+
 #: By the name that files and options give them.
 RECIPES = {
     "fp32": Recipe("stored and computed in 32 bits", lambda model: model),
     "fp16-stored": Recipe("stored in 16 bits, computed in 32: half the size", store_in_half),
     "fp16": Recipe("convolutions stored and computed in 16 bits, the rest in 32", compute_in_half),
+    "int8": Recipe("convolutions in 8 bits where accuracy allows, the rest in 32", _to_int8),
 }

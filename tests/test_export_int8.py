@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from export.calibration import calibration_pairs, feeds
+from export.half import compute_in_half
+from export.options import plan
 from export.pairs import Pair, generated
+from export.pipeline import export
 from export.quantize import KEEP, calibrate, clip_range, quantize, runner
 from export.sensitivity import choose_layers, layer_costs, psnr
 from export.verify import without_rounding
@@ -237,3 +242,35 @@ def test_pairs_for_a_graph_of_one_size_with_a_homography():
     (feed,) = feeds(model, [Pair(np.full((40, 40), 255, np.uint8), np.zeros((40, 40, 3), np.uint8))])
     assert feed["ir"].shape == feed["vis"].shape == shape and feed["ir"].dtype == np.float32
     assert (feed["ir"] == 1).all() and np.array_equal(feed["homography"], [np.eye(3)] * 2)
+
+
+def test_a_file_that_fails_says_which_layers_cost_most(tmp_path, monkeypatch):
+    one = generated(1, "verify", (32, 48)), "one pair"
+    model = onnx.load(open_artefact("lite").path)
+    monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: model)
+    monkeypatch.setattr("export.pipeline.load_pairs", lambda *args: one)
+    monkeypatch.setattr("export.int8.calibration_pairs", lambda data: one)
+    monkeypatch.setattr("export.int8.MARGIN", -1e3)  # so that nothing is kept in float
+    result = export(plan("lite", tmp_path / "m.onnx", int8=True, min_psnr=60.0))
+    assert not result.passed and result.path.name == "m.rejected.onnx"
+    assert re.match(r"the layers that cost most in 8 bits, each alone: [a-z_]+\.\S+ \d+\.\d dB \(", result.advice)
+    metadata = open_artefact(result.path).metadata
+    assert metadata["int8_calibrated_on"] == "one pair"
+    assert metadata["int8_float_layers"] == "content_vis.stem, content_ir.stem"
+
+
+def test_on_a_graph_in_16_bits(graph, pairs):
+    """What TensorRT gets: convolutions between Q/DQ in FP16 where they are not in INT8, norms in FP32."""
+    half = onnx.ModelProto()
+    half.CopyFrom(graph)
+    model = quantize(compute_in_half(half), feeds(graph, pairs), activations="symmetric")
+    types = {
+        value.name: value.type.tensor_type.elem_type
+        for value in onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
+    }
+    made = {
+        kind: {types[node.input[0]] for node in model.graph.node if node.op_type in kind}
+        for kind in (("Conv", "ConvTranspose"), ("InstanceNormalization",))
+    }
+    assert list(made.values()) == [{onnx.TensorProto.FLOAT16}, {onnx.TensorProto.FLOAT}]
+    assert loss(model, graph, feeds(graph, generated(2, "verify", (96, 128)))) >= 33
