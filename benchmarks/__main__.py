@@ -10,10 +10,12 @@ TOPICS = {
     "cpu": "the network as its authors wrote it against every engine here, frames to frames; startup and memory",
     "gpu": "the CUDA half built, checked and measured on this machine's GPU",
     "kernels": "the native kernels against NumPy's own functions",
+    "load": "arithmetic and memory traffic of a frame, and the least time it can take on NVIDIA's boards; computed",
     "metrics": "the five numbers and the others against a plain NumPy version",
     "precision": "what the GPU engine's 16-bit precisions cost in accuracy; on a CPU too",
     "quality": "EN CC SD EI VIFF of weights and of classical fusion on test sets",
     "stream": "the camera pipeline: its cost beside the engine, its rate against the engine alone, memory",
+    "tensorrt": "TensorRT engines of this machine: accuracy against ONNX Runtime in fp32, and speed beside trtexec's",
     "train": "one step of language-driven training against the authors' way of doing it",
 }
 

@@ -8,6 +8,7 @@
 #include "adain.h"
 #include "device_call.h"
 #include "device_frames.h"
+#include "device_stream.h"
 #include "entropy.h"
 #include "sample_norm.h"
 
@@ -370,6 +371,7 @@ PYBIND11_MODULE(_cuda, m) {
         py::arg("beta"), py::arg("eps"), py::arg("relu"), py::arg("offset"), py::arg("std"), py::arg("grad_x"),
         py::arg("grad_gamma"), py::arg("grad_beta"), py::arg("stream"));
   bind_frames(m);
+  bind_streams(m);
   m.def("entropy", &entropy, py::arg("pixels"), py::arg("boxes"), py::arg("count"), py::arg("out"), py::arg("stream"));
   m.def("entropy_affine", &entropy_affine, py::arg("planes"), py::arg("boxes"), py::arg("maps"), py::arg("patches"),
         py::arg("size"), py::arg("out"), py::arg("stream"));

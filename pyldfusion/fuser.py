@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .artefact import NAMES, Artefact, open_artefact
-from .engines.base import Engine, PipelinedEngine, check_frames, cuda_usable, open_engine
+from .engines.base import Engine, PipelinedEngine, check_frames, cuda_usable, open_engine, rebuilt
 from .errors import EngineError, InputError
 from .image import MIN_SIDE, Visible, check_color, check_out, check_pair, infrared_to_8bit, is_on_gpu, is_palette
 from .thermal import check_range
@@ -35,9 +35,9 @@ class Fuser:
     """Fuses infrared and visible frames.
 
     Args:
-        path: a model file (``.onnx`` or ``.safetensors``), ``"full"`` or ``"lite"`` for the bundled ones, or
-            ``"pyramid"``, which fuses without a network, in native code on the CPU. None takes ``full`` where a usable
-            GPU is and ``lite`` on a CPU; which one is logged, and in :attr:`info`.
+        path: a model file (``.onnx``, ``.safetensors``, OpenVINO's ``.xml``, TensorRT's ``.engine``), ``"full"`` or
+            ``"lite"`` for the bundled ones, or ``"pyramid"``, which fuses without a network, in native code on the CPU.
+            None takes ``full`` where a usable GPU is and ``lite`` on a CPU; which one is logged, and in :attr:`info`.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``; None takes a usable GPU, else the CPU.
         engine: ``"openvino"``, ``"onnxruntime"``, ``"torch"``, ``"native"``, or with a precision as
             ``"openvino:fp32"``; None takes the fastest that is installed.
@@ -46,6 +46,8 @@ class Fuser:
         color: ``"bgr"`` as OpenCV reads pictures, or ``"rgb"``: the order of channels in frames, in and out.
         thermal: ``(low, high)``: the counts of a uint16 infrared camera that become black and white. None scales
             every frame by its own 0.5 and 99.5 percentiles.
+        rebuild: a TensorRT engine that was built with another TensorRT or for another GPU is built again from the
+            ONNX file beside it, and kept there under a name of its own; without it that is an error that says so.
 
     Raises:
         ArtefactError: the file is missing, damaged or not a fusion model.
@@ -72,6 +74,7 @@ class Fuser:
         threads: int | None = None,
         color: str = "bgr",
         thermal: Sequence[float] | None = None,
+        rebuild: bool = False,
     ) -> None:
         self._color = check_color(color)
         self._thermal = check_range(thermal)
@@ -84,6 +87,8 @@ class Fuser:
         elif not isinstance(path, (str, Path)):
             raise InputError(f"path is a {type(path).__name__}; expected a model file, {', '.join(NAMES)}, or None")
         self._artefact: Artefact = open_artefact(path)
+        if rebuild:
+            self._artefact = rebuilt(self._artefact, device)
         self._engine: Engine | None = open_engine(self._artefact, device, engine, precision, threads)
         _log.info(
             "model %s (%s), engine %s %s on %s, %d threads",
@@ -147,9 +152,10 @@ class Fuser:
             EngineError: the runtime failed, or the Fuser was closed.
 
         On a GPU, ``ir`` and ``vis`` (and ``out``) may be arrays of that GPU: torch tensors, CuPy arrays, whatever has
-        ``__dlpack__`` or ``__cuda_array_interface__``. The result is then a torch tensor there, which has both too;
-        nothing is copied to the host and nothing waited for: work is ordered with torch's current stream, as any
-        operation of torch. Values are not looked at, so floats are clipped to [0, 1] instead of checked (NaN is 0),
+        ``__dlpack__`` or ``__cuda_array_interface__``. The result is then a torch tensor there (a
+        :class:`~pyldfusion.cuda.DeviceArray` from a TensorRT engine), which has both too; nothing is
+        copied to the host and nothing waited for: work is ordered with torch's current stream, as any operation of
+        torch. Values are not looked at, so floats are clipped to [0, 1] instead of checked (NaN is 0),
         and a palette is not warned of.
         """
         if is_on_gpu(ir) or is_on_gpu(vis):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .errors import DependencyError
 
 if TYPE_CHECKING:
-    import tensorrt as trt
+    import tensorrt
 
 __all__ = ["Version", "import_tensorrt", "make_logger", "make_recorder", "take_errors"]
 
@@ -82,7 +82,7 @@ def how_to_install() -> str:
     return "pip install 'pyldfusion[tensorrt]'"
 
 
-def make_logger(trt: ModuleType) -> trt.ILogger:
+def make_logger(trt: ModuleType) -> tensorrt.ILogger:
     """A logger that hands on to Python's ``pyldfusion.tensorrt``, and keeps the last errors for :func:`take_errors`."""
     levels = {
         trt.ILogger.Severity.INTERNAL_ERROR: logging.CRITICAL,
@@ -108,7 +108,7 @@ def make_logger(trt: ModuleType) -> trt.ILogger:
     return Log()
 
 
-def make_recorder(trt: ModuleType) -> trt.IErrorRecorder:
+def make_recorder(trt: ModuleType) -> tensorrt.IErrorRecorder:
     """What a runtime, an engine or a context reports errors to, from any thread; for :func:`take_errors`."""
 
     class Recorder(trt.IErrorRecorder):  # type: ignore[name-defined]

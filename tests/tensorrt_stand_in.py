@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -56,6 +57,7 @@ def package(version: str) -> Any:
     numbers = tuple(map(int, version.split(".")[:2]))
     trt: Any = ModuleType("tensorrt")
     trt.__version__ = version
+    trt.__spec__ = ModuleSpec("tensorrt", None)
     trt.behaviour = behaviour = Behaviour()
 
     def enumeration(name: str, members: Sequence[str]) -> Any:

@@ -15,7 +15,7 @@ from pyldfusion.errors import DtypeError, EngineError, InputError
 
 torch = pytest.importorskip("torch")
 
-from pyldfusion.engines import cuda, lane  # noqa: E402
+from pyldfusion.engines import cuda, lane, pipeline  # noqa: E402
 from pyldfusion.engines.cuda import CudaEngine  # noqa: E402
 
 from .test_engines import pair  # noqa: E402
@@ -100,7 +100,7 @@ class TestFrames:
             def synchronize(self):
                 raise RuntimeError("unspecified launch failure")
 
-        pending = lane.Pending(Event(), np.zeros((1, 16, 16, 3), np.uint8))
+        pending = pipeline.Pending(Event(), np.zeros((1, 16, 16, 3), np.uint8))
         pending.collect()  # who needs the slot does not care
         for _ in range(2):
             with pytest.raises(EngineError, match="the GPU failed: unspecified launch failure"):
@@ -122,7 +122,7 @@ class TestRecordings:
         assert engine._recordings.shapes == []
 
     def test_only_so_many_shapes_are_remembered(self, engine, monkeypatch):
-        monkeypatch.setattr(cuda, "SHAPES", 2)
+        monkeypatch.setattr(pipeline, "SHAPES", 2)
         for h in (16, 17, 18, 16):
             engine.run(*pair(1, h, 16))
         assert engine._recordings.shapes == [] and len(engine._seen) == 2
@@ -237,9 +237,9 @@ class TestMemory:
 
     @pytest.mark.parametrize("words", ["cuDNN error: CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory"])
     def test_libraries_that_allocate_by_themselves(self, words):
-        assert not cuda._fits(failing(words))
+        assert not pipeline.fits(failing(words))
         with pytest.raises(RuntimeError, match="something else"):
-            cuda._fits(failing("something else"))
+            pipeline.fits(failing("something else"))
 
 
 class TestModes:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks import load
 from benchmarks.cpu import authors_network, pairs
 from pyldfusion import Fuser
-from pyldfusion.generator import SampleNorm, load_generator
 from pyldfusion.scene import Scene
 
 if TYPE_CHECKING:
@@ -136,33 +136,7 @@ def authors_fuse(
 def floor_ms(bench: Bench, size: tuple[int, int]) -> float:
     """What the network's convolutions must take: each its products at the fp16 rate, or its bytes in fp16 at the copy
     bandwidth, whichever is longer; and every norm one read and one write."""
-    network = load_generator("full")
-    flop_s, byte_s = 1e12 * bench.peak("fp16 product"), 1e9 * bench.peak("copy")
-    total = 0.0
-
-    def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        moved = 2 * (inputs[0].numel() + output.numel())
-        if isinstance(module, SampleNorm):
-            total += moved / byte_s
-            return
-        weight: Any = module.weight
-        grid = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
-        pixels = grid.numel() // grid.shape[1] if grid.ndim == 4 else 1
-        flop = 2 * weight.numel() * pixels
-        total += max(flop / flop_s, (moved + 2 * weight.numel()) / byte_s)
-        if isinstance(module, nn.Conv2d) and output.shape[1] > 8:  # an instance norm or AdaIN follows
-            total += 2 * 2 * output.numel() / byte_s
-
-    layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, SampleNorm)
-    hooks = [module.register_forward_hook(look) for module in network.modules() if isinstance(module, layers)]
-    with torch.no_grad():
-        network = network.to("meta")
-        plane = torch.empty(1, 1, size[1], size[0], device="meta")
-        network(plane, plane)
-    for hook in hooks:
-        hook.remove()
-    return 1e3 * total
+    return load.floor_ms(load.passes("full", size), 1e12 * bench.peak("fp16 product"), 1e9 * bench.peak("copy"))
 
 
 def accuracy(bench: Bench) -> None:

@@ -22,7 +22,7 @@ from ..shape import Shape
 from . import readback, versions
 
 if TYPE_CHECKING:
-    import tensorrt as trt
+    import tensorrt
 
 __all__ = ["BuildOptions", "build_engine", "engine_name"]
 
@@ -73,6 +73,7 @@ class BuildOptions:
 def engine_name(stem: str, precision: str, shape: Shape, device: int = 0) -> str:
     """The name of an engine: what, precision, NxHxW, GPU: ``lite-fp16-1x480x640-sm87.engine``."""
     major, minor = hardware.cuda_capability(device)
+    stem = stem.removesuffix(f"-{precision}")
     return f"{stem}-{precision}-{Profile(*shape.profile)}-sm{major}{minor}.engine"
 
 
@@ -147,15 +148,17 @@ def _build(
     trt: ModuleType, version: Version, onnx: Path, content: bytes, precision: str, shape: Shape, options: BuildOptions
 ) -> tuple[bytes, Profile, dict[str, int]]:
     logger = make_logger(trt)
-    builder: trt.Builder = trt.Builder(logger)
-    network: trt.INetworkDefinition = builder.create_network(versions.network_flags(trt, version, options.weak_typing))
-    parser: trt.OnnxParser = trt.OnnxParser(network, logger)
+    builder: tensorrt.Builder = trt.Builder(logger)
+    network: tensorrt.INetworkDefinition = builder.create_network(
+        versions.network_flags(trt, version, options.weak_typing)
+    )
+    parser: tensorrt.OnnxParser = trt.OnnxParser(network, logger)
     versions.set_parser_flags(trt, version, parser)
     if not parser.parse(content):
         messages = versions.parser_messages(version, parser, onnx_file.read_node_names(onnx))
         reasons = "; ".join(messages) or take_errors(logger) or "it does not say why"
         raise ArtefactError(f"TensorRT {version} does not take {onnx}: {reasons}")
-    config: trt.IBuilderConfig = builder.create_builder_config()
+    config: tensorrt.IBuilderConfig = builder.create_builder_config()
     profile = _profile(builder, config, network, shape)
     _configure(trt, version, builder, config, options)
     versions.set_precision(trt, version, config, network, precision, options.weak_typing)
@@ -168,10 +171,10 @@ def _build(
         raise _build_error(onnx, take_errors(logger), options)
     plan = bytes(memory)
     _save_timing_cache(config, cache, options.timing_cache)
-    runtime: trt.Runtime = trt.Runtime(logger)
+    runtime: tensorrt.Runtime = trt.Runtime(logger)
     if options.version_compatible:
         runtime.engine_host_code_allowed = True
-    engine: trt.ICudaEngine = runtime.deserialize_cuda_engine(plan)
+    engine: tensorrt.ICudaEngine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(f"TensorRT does not load the engine it has just built: {take_errors(logger)}")
     readback.check_types(engine, _types(network))
@@ -181,7 +184,7 @@ def _build(
 
 
 def _configure(
-    trt: ModuleType, version: Version, builder: trt.Builder, config: trt.IBuilderConfig, options: BuildOptions
+    trt: ModuleType, version: Version, builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, options: BuildOptions
 ) -> None:
     free, _ = hardware.cuda_memory(options.device)
     share = LOW_MEMORY_SHARE if options.low_memory else WORKSPACE_SHARE
@@ -203,15 +206,15 @@ def _configure(
 
 
 def _profile(
-    builder: trt.Builder, config: trt.IBuilderConfig, network: trt.INetworkDefinition, shape: Shape
+    builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, network: tensorrt.INetworkDefinition, shape: Shape
 ) -> Profile:
     """One optimisation profile: for every input's axes called N, H and W the sizes of ``shape``."""
-    profile: trt.IOptimizationProfile = builder.create_optimization_profile()
+    profile: tensorrt.IOptimizationProfile = builder.create_optimization_profile()
     sizes = dict(zip("NHW", zip(*shape.profile, strict=True), strict=True))
     asked = dict(zip("NHW", shape.dims, strict=True))
     dynamic = False
     for index in range(network.num_inputs):
-        tensor: trt.ITensor = network.get_input(index)
+        tensor: tensorrt.ITensor = network.get_input(index)
         ranges = []
         for axis, side in enumerate(tensor.shape):
             name = tensor.get_dimension_name(axis) or _usual_name(tensor, axis)
@@ -233,7 +236,7 @@ def _profile(
     return Profile(least, usual, most)
 
 
-def _usual_name(tensor: trt.ITensor, axis: int) -> str:
+def _usual_name(tensor: tensorrt.ITensor, axis: int) -> str:
     """The meaning of an axis of fixed size, which has no name: frames are [N,H,W,C], planes [N,1,H,W]."""
     names = "N"
     if len(tensor.shape) == 4:
@@ -241,23 +244,23 @@ def _usual_name(tensor: trt.ITensor, axis: int) -> str:
     return names[axis] if axis < len(names) else ""
 
 
-def _types(network: trt.INetworkDefinition) -> dict[str, Any]:
+def _types(network: tensorrt.INetworkDefinition) -> dict[str, Any]:
     types = {}
     for index in range(network.num_inputs):
-        tensor: trt.ITensor = network.get_input(index)
+        tensor: tensorrt.ITensor = network.get_input(index)
         types[tensor.name] = tensor.dtype
     for index in range(network.num_outputs):
-        result: trt.ITensor = network.get_output(index)
+        result: tensorrt.ITensor = network.get_output(index)
         types[result.name] = result.dtype
     return types
 
 
-def _load_timing_cache(config: trt.IBuilderConfig, file: Path | None) -> trt.ITimingCache:
+def _load_timing_cache(config: tensorrt.IBuilderConfig, file: Path | None) -> tensorrt.ITimingCache:
     """The cache of a file, or an empty one; what a foreign or damaged file holds is not worth a failed build."""
     content = file.read_bytes() if file is not None and file.is_file() else b""
     for attempt in dict.fromkeys((content, b"")):
         try:
-            cache: trt.ITimingCache = config.create_timing_cache(attempt)
+            cache: tensorrt.ITimingCache = config.create_timing_cache(attempt)
             if cache is not None and config.set_timing_cache(cache, False):
                 return cache
         except (RuntimeError, ValueError, TypeError) as error:
@@ -269,10 +272,10 @@ def _load_timing_cache(config: trt.IBuilderConfig, file: Path | None) -> trt.ITi
     return None
 
 
-def _save_timing_cache(config: trt.IBuilderConfig, cache: trt.ITimingCache, file: Path | None) -> None:
+def _save_timing_cache(config: tensorrt.IBuilderConfig, cache: tensorrt.ITimingCache, file: Path | None) -> None:
     if file is None or cache is None:
         return
-    used: trt.ITimingCache = config.get_timing_cache() or cache
+    used: tensorrt.ITimingCache = config.get_timing_cache() or cache
     with atomic_path(file) as part:
         part.write_bytes(bytes(used.serialize()))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pyldfusion.errors import EngineError
 
 if TYPE_CHECKING:
-    import tensorrt as trt
+    import tensorrt
 
 __all__ = ["check_precision", "check_types", "layer_precisions"]
 
@@ -27,7 +27,7 @@ _TYPES = {
 _COMPUTES = re.compile(r"conv|gemm|matmul|matrix|kgen|myelin|fusion", re.IGNORECASE)
 
 
-def check_types(engine: trt.ICudaEngine, expected: Mapping[str, Any]) -> None:
+def check_types(engine: tensorrt.ICudaEngine, expected: Mapping[str, Any]) -> None:
     """Whether an engine takes and gives what its graph does.
 
     Args:
@@ -45,12 +45,12 @@ def check_types(engine: trt.ICudaEngine, expected: Mapping[str, Any]) -> None:
         raise EngineError(f"the engine has other inputs and outputs than its graph: {found}; expected {dict(expected)}")
 
 
-def layer_precisions(trt: ModuleType, engine: trt.ICudaEngine) -> dict[str, int]:
+def layer_precisions(trt: ModuleType, engine: tensorrt.ICudaEngine) -> dict[str, int]:
     """Number of layers that compute, by the smallest type they read; of an engine built with detailed verbosity.
 
     With dynamic shapes TensorRT does not tell the formats of some layers; those are not counted.
     """
-    inspector: trt.EngineInspector = engine.create_engine_inspector()
+    inspector: tensorrt.EngineInspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     try:
         layers = json.loads(text).get("Layers", [])

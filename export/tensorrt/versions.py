@@ -14,7 +14,7 @@ from pyldfusion.errors import InputError
 from pyldfusion.tensorrt_api import Version
 
 if TYPE_CHECKING:
-    import tensorrt as trt
+    import tensorrt
 
 __all__ = [
     "compatibility",
@@ -51,13 +51,13 @@ def network_flags(trt: ModuleType, version: Version, weak_typing: bool) -> int:
     return 0
 
 
-def set_parser_flags(trt: ModuleType, version: Version, parser: trt.OnnxParser) -> None:
+def set_parser_flags(trt: ModuleType, version: Version, parser: tensorrt.OnnxParser) -> None:
     """8.6 makes a plugin of InstanceNormalization unless told otherwise; later versions have a layer for it."""
     if version.before(10):
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
 
 
-def parser_messages(version: Version, parser: trt.OnnxParser, names: Sequence[str]) -> list[str]:
+def parser_messages(version: Version, parser: tensorrt.OnnxParser, names: Sequence[str]) -> list[str]:
     """What the parser refused, with the node each time.
 
     Args:
@@ -79,8 +79,8 @@ def parser_messages(version: Version, parser: trt.OnnxParser, names: Sequence[st
 def set_precision(
     trt: ModuleType,
     version: Version,
-    config: trt.IBuilderConfig,
-    network: trt.INetworkDefinition,
+    config: tensorrt.IBuilderConfig,
+    network: tensorrt.INetworkDefinition,
     precision: str,
     weak_typing: bool,
 ) -> None:
@@ -103,7 +103,7 @@ def set_precision(
                 layer.precision = trt.DataType.FLOAT
 
 
-def use_little_memory(trt: ModuleType, config: trt.IBuilderConfig) -> None:
+def use_little_memory(trt: ModuleType, config: tensorrt.IBuilderConfig) -> None:
     """For boards whose GPU shares 4 to 8 GB with everything else.
 
     cuDNN and cuBLAS cost hundreds of megabytes by being loaded (11 has done without them), parallel streams have
@@ -117,7 +117,7 @@ def use_little_memory(trt: ModuleType, config: trt.IBuilderConfig) -> None:
 
 
 def compatibility(
-    trt: ModuleType, version: Version, config: trt.IBuilderConfig, *, hardware: str, versions: bool
+    trt: ModuleType, version: Version, config: tensorrt.IBuilderConfig, *, hardware: str, versions: bool
 ) -> None:
     """Let the plan run on other GPUs or with later versions, at some cost in speed.
 
@@ -144,12 +144,12 @@ def compatibility(
         raise InputError(f"hardware compatibility is {hardware!r}; expected none, ampere+ or same-capability")
 
 
-def watch(trt: ModuleType, version: Version, config: trt.IBuilderConfig) -> Any:
+def watch(trt: ModuleType, version: Version, config: tensorrt.IBuilderConfig) -> Any:
     """Say how far a build is, where the version tells; what is returned has to live as long as the build."""
     if version.before(10):
         return None
 
-    class Progress(trt.IProgressMonitor):
+    class Progress(trt.IProgressMonitor):  # type: ignore[name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._steps: dict[str, int] = {}

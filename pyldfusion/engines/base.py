@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from .. import hardware
 from ..artefact import Artefact
 from ..errors import ArtefactError, DependencyError, DeviceError, InputError, did_you_mean
+from ..tensorrt_api import how_to_install
 
 __all__ = [
     "RUNTIMES",
@@ -32,6 +33,7 @@ __all__ = [
     "installed",
     "native",
     "open_engine",
+    "rebuilt",
 ]
 
 
@@ -41,7 +43,7 @@ class Engine(Protocol):
     Attributes:
         name: the key of ``RUNTIMES``.
         version: the runtime's own version.
-        precision: what it computes in, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        precision: what it computes in, ``"fp32"``, ``"bf16"``, ``"fp16"`` or ``"int8"``; ``"unknown"`` for a bare plan.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         threads: CPU threads it computes with.
         batch: how many frames at once are worth while; 1 where more only takes more memory.
@@ -100,7 +102,8 @@ class PipelinedEngine(Engine, Protocol):
 
         Returns:
             ``out``, else a new torch tensor, of vis's shape and dtype. As with any operation of torch, inputs and
-            result belong to the stream that is current in the calling thread.
+            result belong to the stream that is current in the calling thread. An engine without torch takes fewer
+            dtypes and gives a :class:`~pyldfusion.cuda.DeviceArray`, which belongs to the engine's stream.
 
         Raises:
             InputError, DtypeError: arrays that cannot be used.
@@ -118,6 +121,7 @@ class Runtime:
         install: the command that makes it so.
         kinds: kinds of artefact it opens.
         devices: where it can run, and what it can compute in there.
+        as_built: its files are for one device and one precision; there is nothing to choose.
     """
 
     module: str
@@ -125,6 +129,7 @@ class Runtime:
     install: str
     kinds: tuple[str, ...]
     devices: Mapping[str, tuple[str, ...]]
+    as_built: bool = False
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -145,12 +150,20 @@ RUNTIMES = {
         ("safetensors", "onnx", "openvino"),
         {"cuda": ("fp16", "bf16", "fp32"), "cpu": ("fp32",)},
     ),
+    "tensorrt": Runtime(
+        "tensorrt",
+        "tensorrt",
+        "pip install 'pyldfusion[tensorrt]'",
+        ("tensorrt",),
+        {"cuda": ("int8", "fp16", "fp32", "unknown")},
+        as_built=True,
+    ),
 }
 
 #: Least compute capability of an NVIDIA GPU that multiplies matrices in a precision faster than in fp32.
 NATIVE = {"fp16": (7, 0), "bf16": (8, 0)}
 
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 #: Engine and precision in the order of speed, as `python -m benchmarks cpu` measures it on a CPU; the first that is
 #: installed and fits the file and the device is the default. All are within 48 dB of float64 planes on real pairs.
@@ -216,6 +229,22 @@ def check_frames(artefact: Artefact, shape: tuple[int, int, int]) -> None:
         )
 
 
+def rebuilt(artefact: Artefact, device: str | None) -> Artefact:
+    """``artefact``, or where it was built for another machine one built for this one, beside it, from its ONNX file.
+
+    Raises:
+        InputError: a kind of file that runs anywhere.
+        PyldfusionError: see :func:`pyldfusion.engines.tensorrt.rebuilt`.
+    """
+    names = [name for name, row in RUNTIMES.items() if artefact.kind in row.kinds and row.as_built]
+    if not names:
+        raise InputError(f"rebuild is for engines that were built for one machine; {artefact.path.name} needs none")
+    _, _, device = _as_built(artefact, names[0], device, None)
+    module = importlib.import_module(f".{RUNTIMES[names[0]].module}", __package__)
+    made: Artefact = module.rebuilt(artefact, device)
+    return made
+
+
 def check_signature(
     artefact: Artefact,
     inputs: Mapping[str, tuple[bool, Sequence[int | str]]],
@@ -264,6 +293,8 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
         )
     if engine is not None and engine not in fitting:
         raise InputError(f"engine {engine!r} does not open {artefact.called}; {', '.join(fitting)} would")
+    if all(RUNTIMES[name].as_built for name in fitting):
+        return _as_built(artefact, fitting[0], device, precision)
     if engine is not None and not installed(engine):
         raise DependencyError(f"engine {engine!r} is not installed: {RUNTIMES[engine].install}")
     if device is None and all("cuda" not in RUNTIMES[name].devices for name in fitting):
@@ -300,6 +331,20 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
         + "; ".join(RUNTIMES[name].install for name in missing)
         + "; or take the model 'pyramid', which needs none"
     )
+
+
+def _as_built(artefact: Artefact, engine: str, device: str | None, precision: str | None) -> tuple[str, str, str]:
+    """:func:`choose` for a file that was built for one GPU and in one precision."""
+    name = artefact.path.name
+    if precision not in (None, artefact.precision):
+        raise InputError(f"{name} was built in {artefact.precision}; precision={precision!r} would be another file")
+    if not installed(engine):
+        raise DependencyError(f"{name} needs {engine}: {how_to_install()}")
+    device = "cuda" if device is None else _checked_device(device)
+    if device == "cpu":
+        raise InputError(f"{name} runs on the GPU it was built for, not with device='cpu'")
+    _check_gpu(device)
+    return engine, artefact.precision, device
 
 
 def native(precision: str, device: str) -> bool:
@@ -352,16 +397,8 @@ def _parse_engine(engine: str, precision: str | None) -> tuple[str, str | None]:
 def _choose_device(device: str | None, engine: str | None) -> str:
     if device is None:
         return "cuda" if engine in (None, "torch") and cuda_usable() else "cpu"
-    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        hint = did_you_mean(device, ("cpu", "cuda"), 0.5)
-        raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N{hint}")
-    if device.startswith("cuda"):
-        index, found = int(device.partition(":")[2] or 0), hardware.cuda_devices()
-        if index >= found:
-            raise DeviceError(
-                f"device {device!r} was asked for, but the NVIDIA driver reports "
-                f"{found or 'no'} GPU{'s' if found > 1 else ''} here; use device='cpu'"
-            )
+    if _checked_device(device).startswith("cuda"):
+        _check_gpu(device)
         if not installed("torch"):
             raise DependencyError(f"device {device!r} needs torch: {RUNTIMES['torch'].install}")
         if not cuda_usable():
@@ -370,6 +407,23 @@ def _choose_device(device: str | None, engine: str | None) -> str:
                 "build of torch or use device='cpu'"
             )
     return device
+
+
+def _checked_device(device: str) -> str:
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        hint = did_you_mean(device, ("cpu", "cuda"), 0.5)
+        raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N{hint}")
+    return device
+
+
+def _check_gpu(device: str) -> None:
+    """Raises DeviceError if the driver reports no such GPU."""
+    index, found = int(device.partition(":")[2] or 0), hardware.cuda_devices()
+    if index >= found:
+        raise DeviceError(
+            f"device {device!r} was asked for, but the NVIDIA driver reports "
+            f"{found or 'no'} GPU{'s' if found > 1 else ''} here; use device='cpu'"
+        )
 
 
 def cuda_usable() -> bool:

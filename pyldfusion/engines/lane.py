@@ -1,4 +1,4 @@
-"""What the GPU engine needs of CUDA: streams, staging memory and recorded graphs. Imports torch.
+"""What :mod:`~pyldfusion.engines.pipeline` needs of CUDA, by torch: streams, staging memory, graphs. Imports torch.
 
 All of it also works on a CPU, where work is done when a call returns: streams order nothing, memory is not pinned and
 a recording computes anew. That is how the engine's own logic is tested on machines without a GPU.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -18,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import EngineError
+from . import pipeline
 
-__all__ = ["SENDING", "Lane", "Pending", "Recording", "Recordings", "Slot", "own_mode", "record", "settings"]
+__all__ = ["SENDING", "Lane", "Recording", "Slot", "own_mode", "record", "settings"]
 
 #: torch gives streams out of a pool of 32 a device, so two engines may be on one stream. What one of them records
 #: would contain what the other sends meanwhile, so that sending work is one engine's turn at a time in a process.
@@ -56,106 +55,48 @@ class Lane:
             self.stream.synchronize()
 
 
-class Slot:
-    """The way of one batch through the device: memory on both sides for what goes in and for what comes out.
-
-    A slot is taken again only when its batch has come out and was copied to memory of its own. So none of its
-    buffers is written while something still reads it.
-
-    Attributes:
-        host_in, device_in: flat uint8, one piece of memory, so that an upload is one copy.
-        host_out, device_out: flat uint8.
-        host_ir, host_vis, host_fused: the host's, as NumPy arrays [N,H,W,1 or 3].
-        ir, vis, fused: the device's.
-        pending: the batch that is under way, if there is one.
-    """
-
-    host_in: Tensor
-    device_in: Tensor
-    host_out: Tensor
-    device_out: Tensor
+class Slot(pipeline.Slot):
+    """See :class:`~pyldfusion.engines.pipeline.Slot`; the device's arrays are tensors."""
 
     def __init__(self, device: torch.device) -> None:
+        super().__init__()
         self._device = device
-        self._buffers: list[Tensor] = []
-        self.pending: Pending | None = None
+        self.free()
 
-    def fit(self, shape: tuple[int, int, int]) -> bool:
-        """Lay out room for frames of ``shape`` (N, H, W), on the current stream; whether memory was allocated."""
+    def free(self) -> None:
+        nothing: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self.host_ir = self.host_vis = self.host_fused = nothing
+        self.ir = self.vis = self.fused = torch.empty(0)
+        self._all = self._used = (torch.empty(0),) * 4
+
+    def allocate(self, size: int) -> None:
+        pinned = self._device.type == "cuda"
+        host_in, host_out = (torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned) for _ in range(2))
+        device_in, device_out = (torch.empty(size, dtype=torch.uint8, device=self._device) for _ in range(2))
+        self._all = host_in, device_in, device_out, host_out
+
+    def divide(self, shape: pipeline.Shape, start: int, size: int) -> None:
         n, h, w = shape
         pixels = n * h * w
-        start = -(-pixels // 256) * 256  # of vis, which is then as aligned as an allocation
-        size = start + 3 * pixels
-        grows = not self._buffers or len(self._buffers[0]) < size
-        if grows:
-            self._buffers = []  # the old ones go first
-            self.host_in = self.device_in = self.host_out = self.device_out = torch.empty(0)
-            empty: NDArray[np.uint8] = np.empty(0, np.uint8)
-            self.host_ir = self.host_vis = self.host_fused = empty
-            self.ir = self.vis = self.fused = torch.empty(0)
-            pinned = self._device.type == "cuda"
-            self._buffers = [
-                *(torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned) for _ in range(2)),
-                *(torch.empty(size, dtype=torch.uint8, device=self._device) for _ in range(2)),
-            ]
-        host_in, host_out, device_in, device_out = self._buffers
-        self.host_in, self.device_in = host_in[:size], device_in[:size]
-        self.host_out, self.device_out = host_out[: 3 * pixels], device_out[: 3 * pixels]
-        self.host_ir, self.host_vis = (x.numpy() for x in _split(self.host_in, start, shape))
-        self.ir, self.vis = _split(self.device_in, start, shape)
-        self.host_fused = self.host_out.view(n, h, w, 3).numpy()
-        self.fused = self.device_out.view(n, h, w, 3)
-        return grows
+        host_in, device_in, device_out, host_out = self._all
+        self._used = host_in[:size], device_in[:size], device_out[: 3 * pixels], host_out[: 3 * pixels]
+        self.host_ir, self.host_vis = (x.numpy() for x in _split(self._used[0], start, shape))
+        self.ir, self.vis = _split(self._used[1], start, shape)
+        self.fused, host_fused = (x.view(n, h, w, 3) for x in self._used[2:])
+        self.host_fused = host_fused.numpy()
 
-    def settle(self) -> None:
-        """Wait until the slot is free. What came out is with whoever holds its :class:`Pending`."""
-        if self.pending is not None:
-            self.pending.collect()
-            self.pending = None
+    def upload(self, lane: Lane) -> None:
+        with lane.current():
+            self._used[1].copy_(self._used[0], non_blocking=True)
+
+    def download(self, lane: Lane) -> None:
+        with lane.current():
+            self._used[3].copy_(self._used[2], non_blocking=True)
 
 
 def _split(frames: Tensor, start: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     n, h, w = shape
     return frames[: n * h * w].view(n, h, w, 1), frames[start:].view(n, h, w, 3)
-
-
-class Pending:
-    """A batch under way. Calling it waits for the fused frames and gives them, from any thread.
-
-    Args:
-        done: the event after which the frames are there.
-        frames: where, uint8 [N,H,W,3]; they are copied from there as soon as somebody asks or needs the room.
-    """
-
-    def __init__(self, done: torch.cuda.Event | None, frames: NDArray[np.uint8]) -> None:
-        self._done, self._frames = done, frames
-        self._lock = threading.Lock()
-        self._collected = False
-        self._error: RuntimeError | None = None
-
-    def collect(self) -> None:
-        """Wait, and have the frames in memory of their own. Raises nothing: errors are for who calls."""
-        with self._lock:
-            if self._collected:
-                return
-            try:
-                if self._done is not None:
-                    self._done.synchronize()  # without the GIL
-                self._frames = self._frames.copy()
-            except RuntimeError as error:
-                self._error = error
-            self._collected = True
-
-    def __call__(self) -> NDArray[np.uint8]:
-        """The frames; every call gives the same array.
-
-        Raises:
-            EngineError: the GPU failed.
-        """
-        self.collect()
-        if self._error is not None:
-            raise EngineError(f"the GPU failed: {self._error}") from self._error
-        return self._frames
 
 
 class Recording:
@@ -178,6 +119,10 @@ class Recording:
             mine.copy_(given)
         self._replay()
         return self._result
+
+    def fuse(self, ir: Tensor, vis: Tensor, fused: Tensor) -> None:
+        """See :class:`~pyldfusion.engines.pipeline.Recording`."""
+        fused.copy_(self(ir, vis))
 
 
 def record(lane: Lane, work: Callable[..., Tensor], *inputs: Tensor) -> Recording:
@@ -214,41 +159,6 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-class Recordings:
-    """Recordings by shape (N, H, W), of at most ``limit`` bytes together; the least recently used go first."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._by_shape: OrderedDict[tuple[int, ...], Recording] = OrderedDict()
-
-    @property
-    def size(self) -> int:
-        return sum(recording.size for recording in self._by_shape.values())
-
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """The least recently used first."""
-        return list(self._by_shape)
-
-    def get(self, shape: tuple[int, ...]) -> Recording | None:
-        if shape in self._by_shape:
-            self._by_shape.move_to_end(shape)
-        return self._by_shape.get(shape)
-
-    def put(self, shape: tuple[int, ...], recording: Recording) -> list[Recording]:
-        """Keep ``recording`` if it fits at all; what had to go, which is ``recording`` itself if it does not."""
-        if recording.size > self.limit:
-            return [recording]
-        gone = []
-        while self._by_shape and self.size + recording.size > self.limit:
-            gone.append(self._by_shape.popitem(last=False)[1])
-        self._by_shape[shape] = recording
-        return gone
-
-    def clear(self) -> None:
-        self._by_shape.clear()
 
 
 @contextmanager

@@ -79,6 +79,8 @@ const std::function<void()>* body = nullptr;
 std::string fault, last_fault;
 bool capturing = false;  // what streams say of themselves
 std::string fail_next;  // what the next launch fails with, if not empty
+using Recorded = std::vector<std::function<void()>>;
+Recorded* recording = nullptr;  // of the stream that is being captured
 
 int order_mode = 2;  // 0 forward, 1 reverse, 2 random
 std::mt19937 generator{1};
@@ -662,7 +664,9 @@ cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpy
   return std::memmove(to, from, bytes), cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-  return cudaMemcpy(to, from, bytes, kind);
+  if (!recording) return cudaMemcpy(to, from, bytes, kind);
+  recording->push_back([=] { cudaMemcpy(to, from, bytes, kind); });
+  return cudaSuccess;
 }
 cudaError_t cudaMemset(void* to, int value, std::size_t bytes) { return std::memset(to, value, bytes), cudaSuccess; }
 cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
@@ -692,8 +696,31 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   note(name_of(stream) + " waits for " + name_of(reinterpret_cast<cudaStream_t*>(event)[0]));
   return cudaSuccess;
 }
+// A graph is a list of copies and host functions; kernels are not recorded.
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
-  return *status = capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
+  return *status = capturing || recording ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode) {
+  if (recording) return remember(cudaErrorStreamCaptureUnsupported);
+  return recording = new Recorded, cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* graph) {
+  *graph = reinterpret_cast<cudaGraph_t>(recording);
+  return recording = nullptr, cudaSuccess;
+}
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* ready, cudaGraph_t graph, unsigned long long) {
+  return *ready = reinterpret_cast<cudaGraphExec_t>(new Recorded(*reinterpret_cast<Recorded*>(graph))), cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t) {
+  for (const auto& work : *reinterpret_cast<Recorded*>(ready)) work();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete reinterpret_cast<Recorded*>(graph), cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t ready) { return delete reinterpret_cast<Recorded*>(ready), cudaSuccess; }
+cudaError_t cudaLaunchHostFunc(cudaStream_t, cudaHostFn_t function, void* data) {
+  if (!recording) return function(data), cudaSuccess;
+  recording->push_back([=] { function(data); });
+  return cudaSuccess;
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   return *event = reinterpret_cast<cudaEvent_t>(new cudaStream_t{}), cudaSuccess;
