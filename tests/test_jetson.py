@@ -59,11 +59,11 @@ def test_a_dry_run_prints_the_commands_and_runs_none(tmp_path):
 
 def test_its_commands_are_ours(capsys):
     """Every option it prints is one that the program it goes to has."""
-    from export.__main__ import add_arguments
-    from export.tensorrt.__main__ import parser
-
     import argparse
     import shlex
+
+    from export.__main__ import add_arguments
+    from export.tensorrt.__main__ import parser
 
     export = argparse.ArgumentParser()
     add_arguments(export)
