@@ -1,7 +1,7 @@
 """A model repository for Triton Inference Server from an exported file: ``NAME/config.pbtxt`` and ``NAME/1/model.*``.
 
 The graph takes and gives frames, so the server needs no code around it. Requests of one size are batched by the server
-(dynamic batching) as far as the file allows. The layout is NVIDIA's (triton-inference-server/common, model_config.proto).
+(dynamic batching) as far as the file allows. The layout is NVIDIA's: model_config.proto of triton-inference-server.
 """
 
 from __future__ import annotations

@@ -96,7 +96,9 @@ class Sidecar:
             "built": self.built,
             "layers": ", ".join(f"{count} {name}" for name, count in self.layers.items()),
         }
-        return {**self.metadata, **self.verified, **own}
+        # the graph's own sizes are not the engine's
+        of_graph = {name: value for name, value in self.metadata.items() if name != "shape"}
+        return {**of_graph, **self.verified, **own}
 
 
 def sidecar_path(engine: str | Path) -> Path:

@@ -7,6 +7,7 @@ before and after. What is not: TensorRT. The stand-in computes the graph by ONNX
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shlex
 import sys
@@ -122,7 +123,6 @@ class TestFrames:
 
     def test_the_profile_made_for_a_shape_is_taken(self, trt, build, tmp_path, plain):
         import hashlib
-        import json
         from dataclasses import replace
 
         path = build()
@@ -346,6 +346,25 @@ class TestOpening:
         sidecar.sidecar_path(path).unlink()
         with pytest.warns(UserWarning), pytest.raises(ArtefactError, match="is not a graph of frames"):
             open_engine(open_artefact(path))
+
+
+def test_the_benchmark_compares_and_measures(build, models, tmp_path, monkeypatch):
+    from benchmarks import tensorrt as benchmark
+    from pyldfusion import fuser
+
+    monkeypatch.setattr(fuser, "is_on_gpu", lambda array: hasattr(array, "pointer"))
+    trtexec = tmp_path / "trtexec"
+    said = "Throughput: 512.5 qps\\nLatency: min = 1 ms, median = 2.5 ms\\nGPU Compute Time: median = 1.75 ms"
+    trtexec.write_text(f"#!/bin/sh\nprintf '{said}'\n")
+    trtexec.chmod(0o755)
+    output = tmp_path / "results" / "tensorrt.json"
+    words = [build(), "--reference", models / "lite.onnx", "--trtexec", trtexec, "--rounds", 3, "-o", output]
+    assert benchmark.main(list(map(str, words))) == 0
+    result = json.loads(output.read_text())
+    (row,) = result["engines"]
+    assert (result["gpu"], result["capability"], row["size"], row["precision"]) == ("Orin", "8.7", "32x24", "fp32")
+    assert row["passed"] and row["max_error_levels"] <= 1 and row["fuse_ms"] > 0 and row["stream_fps"] > 0
+    assert row["trtexec"] == {"gpu_ms": 1.75, "latency_ms": 2.5, "fps": 512.5}
 
 
 class TestChoice:

@@ -108,11 +108,14 @@ def _run(args: argparse.Namespace, models: dict[str, str]) -> int:
 def _engines(model: str, args: argparse.Namespace) -> list[tuple[str, str | None]]:
     """The engines that were asked for, else all that are installed and open the model; and on which device."""
     from ..artefact import open_artefact
-    from ..engines.base import available
+    from ..engines.base import RUNTIMES, available
 
     if args.engine:
         return [(engine, args.device) for engine in args.engine]
-    found = available(open_artefact(model).kind, args.device)
+    kind = open_artefact(model).kind
+    if built := [name for name, row in RUNTIMES.items() if row.as_built and kind in row.kinds]:
+        return [(built[0], args.device)]
+    found = available(kind, args.device)
     # A device that is not there has no engines; one row says so.
     return [(f"{name}:{precision}", device) for name, precision, device in found] or [("torch", args.device)]
 
