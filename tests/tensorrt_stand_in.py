@@ -297,11 +297,15 @@ def package(version: str) -> Any:
             return json.dumps(plan).encode()
 
     class EngineInspector:
+        execution_context: Any = None
+
         def __init__(self, plan: dict[str, Any]) -> None:
             self._plan = plan
 
         def get_engine_information(self, format: Any) -> str:
-            word = _WORDS.get(self._plan["precision"], "Float")
+            # as TensorRT: of dynamic shapes nothing is known before they are set
+            known = not self._plan["profiles"] or (self.execution_context and self.execution_context._shapes)
+            word = _WORDS.get(self._plan["precision"], "Float") if known else "N/A due to dynamic shapes"
             layers = [("CaskConvolution", word), ("CaskDeconvolution", word), ("Reformat", "Half"), ("kgen", "Float")]
             return json.dumps(
                 {

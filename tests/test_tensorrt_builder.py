@@ -118,9 +118,19 @@ def test_words_of_the_inspector(words, trt10):
 
         def get_engine_information(self, format):
             layers = [{"LayerType": "CaskConvolution", "Inputs": [{"Format/Datatype": words}]}, "lean"]
-            return json.dumps({"Layers": layers})
+            return json.dumps(
+                {"Layers": [*layers, {"LayerType": "Convolution"}, {"LayerType": "kgen", "Inputs": ["x"]}]}
+            )
 
-    assert layer_precisions(trt10, Engine()) == {"FP16": 1}
+        def create_execution_context(self):
+            return None
+
+    assert layer_precisions(trt10, Engine(), {}) == {"FP16": 1}
+
+
+def test_layers_of_which_nothing_is_told():
+    with pytest.warns(UserWarning, match="whether it computes in int8 is not known"):
+        check_precision("int8", {})
 
 
 def test_bfloat16_is_not_taken_for_halves():

@@ -159,7 +159,7 @@ def _build(
         reasons = "; ".join(messages) or take_errors(logger) or "it does not say why"
         raise ArtefactError(f"TensorRT {version} does not take {onnx}: {reasons}")
     config: tensorrt.IBuilderConfig = builder.create_builder_config()
-    profile = _profile(builder, config, network, shape)
+    profile, usual = _profile(builder, config, network, shape)
     _configure(trt, version, builder, config, options)
     versions.set_precision(trt, version, config, network, precision, options.weak_typing)
     progress = versions.watch(trt, version, config)
@@ -178,7 +178,7 @@ def _build(
     if engine is None:
         raise EngineError(f"TensorRT does not load the engine it has just built: {take_errors(logger)}")
     readback.check_types(engine, _types(network))
-    layers = readback.layer_precisions(trt, engine)
+    layers = readback.layer_precisions(trt, engine, usual)
     readback.check_precision(precision, layers)
     return plan, profile, layers
 
@@ -207,12 +207,13 @@ def _configure(
 
 def _profile(
     builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, network: tensorrt.INetworkDefinition, shape: Shape
-) -> Profile:
-    """One optimisation profile: for every input's axes called N, H and W the sizes of ``shape``."""
+) -> tuple[Profile, dict[str, tuple[int, ...]]]:
+    """One optimisation profile, every input's axes called N, H and W from ``shape``; and the inputs' usual shapes."""
     profile: tensorrt.IOptimizationProfile = builder.create_optimization_profile()
     sizes = dict(zip("NHW", zip(*shape.profile, strict=True), strict=True))
     asked = dict(zip("NHW", shape.dims, strict=True))
     dynamic = False
+    inputs = {}
     for index in range(network.num_inputs):
         tensor: tensorrt.ITensor = network.get_input(index)
         ranges = []
@@ -228,12 +229,13 @@ def _profile(
                 raise ArtefactError(f"input {tensor.name!r} has an axis {name!r} of no fixed size; expected N, H or W")
             dynamic = dynamic or side < 0
             ranges.append(sizes[name] if side < 0 else (side, side, side))
+        inputs[tensor.name] = tuple(side for _, side, _ in ranges)
         if any(side < 0 for side in tensor.shape):
             profile.set_shape(tensor.name, *(tuple(size) for size in zip(*ranges, strict=True)))
     if dynamic:
         config.add_optimization_profile(profile)
     least, usual, most = ((n, h, w) for n, h, w in zip(*(sizes[name] for name in "NHW"), strict=True))
-    return Profile(least, usual, most)
+    return Profile(least, usual, most), inputs
 
 
 def _usual_name(tensor: tensorrt.ITensor, axis: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from types import ModuleType
@@ -45,12 +46,22 @@ def check_types(engine: tensorrt.ICudaEngine, expected: Mapping[str, Any]) -> No
         raise EngineError(f"the engine has other inputs and outputs than its graph: {found}; expected {dict(expected)}")
 
 
-def layer_precisions(trt: ModuleType, engine: tensorrt.ICudaEngine) -> dict[str, int]:
-    """Number of layers that compute, by the smallest type they read; of an engine built with detailed verbosity.
+def layer_precisions(
+    trt: ModuleType, engine: tensorrt.ICudaEngine, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, int]:
+    """Number of layers that compute, by the smallest type they read, without those that TensorRT tells nothing of.
 
-    With dynamic shapes TensorRT does not tell the formats of some layers; those are not counted.
+    Args:
+        trt: the package.
+        engine: built with detailed verbosity.
+        shapes: of its inputs, by name: where sizes are dynamic, formats are known for given ones alone.
     """
     inspector: tensorrt.EngineInspector = engine.create_engine_inspector()
+    context: tensorrt.IExecutionContext = engine.create_execution_context()
+    if context is not None:  # there may be no memory for one
+        for name, shape in shapes.items():
+            context.set_input_shape(name, shape)
+        inspector.execution_context = context
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     try:
         layers = json.loads(text).get("Layers", [])
@@ -62,10 +73,11 @@ def layer_precisions(trt: ModuleType, engine: tensorrt.ICudaEngine) -> dict[str,
             f"{layer.get('LayerType')} {layer.get('ParameterType')}"
         ):
             continue
-        reads = " ".join(str(tensor.get("Format/Datatype", tensor.get("Datatype", ""))) for tensor in layer["Inputs"])
-        name = next((name for name in ("INT8", "FP8", "FP16", "BF16", "FP32") if _is(name, reads)), None)
-        if name:
-            counts[name] += 1
+        tensors = [tensor for tensor in layer.get("Inputs", ()) if isinstance(tensor, dict)]
+        reads = " ".join(str(tensor.get("Format/Datatype", tensor.get("Datatype", ""))) for tensor in tensors)
+        smallest = next((name for name in ("INT8", "FP8", "FP16", "BF16", "FP32") if _is(name, reads)), None)
+        if smallest is not None:
+            counts[smallest] += 1
     return dict(counts.most_common())
 
 
@@ -75,10 +87,15 @@ def _is(name: str, words: str) -> bool:
 
 
 def check_precision(precision: str, layers: Mapping[str, int]) -> None:
-    """Raises EngineError where a precision was asked for and no layer is in it."""
+    """Raises EngineError where a precision was asked for and no layer is in it; warns where that cannot be known."""
     wanted = {"fp16": "FP16", "int8": "INT8"}.get(precision)
-    if wanted and not layers.get(wanted):
-        found = ", ".join(f"{count} in {name}" for name, count in layers.items()) or "of no type that it tells"
+    if wanted and not layers:
+        warnings.warn(
+            f"TensorRT tells no types of the engine's layers: whether it computes in {precision} is not known",
+            stacklevel=4,
+        )
+    elif wanted and not layers.get(wanted):
+        found = ", ".join(f"{count} in {name}" for name, count in layers.items())
         raise EngineError(
             f"{precision} was asked for, but no layer of the engine computes in it (layers: {found}); it was not kept. "
             f"Is the graph an {precision} one (python -m export --format onnx --precision {precision})?"
