@@ -81,6 +81,8 @@ OPTIONS = {
                {"type": axis, "metavar": "N"}),
         Option("dynamic", "any size and batch, with those given as the usual ones", {"action": "store_true"}),
         Option("io", "frames: uint8 pictures in and out; planes: float luma planes in [0,1] (default: frames)"),
+        Option("warp", "an input homography, 3x3 per frame, and infrared of its own size, laid onto the visible inside",
+               {"action": "store_true"}),
         Option("opset", f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[1]} (default: {OPSETS[0]})",
                {"type": int, "metavar": "N"}),
         Option("data", "folder of real pairs, to verify with and for int8 to calibrate with (default: generated ones)",
@@ -114,6 +116,7 @@ class Job:
         format: its row in the table.
         precision: a recipe of :data:`~export.precision.RECIPES`.
         io: ``"frames"`` or ``"planes"``.
+        warp: whether it takes a homography (:mod:`export.warp`).
         shape: the sizes it takes.
         opset: version of ONNX's operators.
         data: folder of real pairs, or None for generated ones.
@@ -128,6 +131,7 @@ class Job:
     format: Format
     precision: str
     io: str
+    warp: bool
     shape: Shape
     opset: int
     data: Path | None
@@ -164,6 +168,8 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
     io = given.get("io", "frames")
     if io not in ("frames", "planes"):
         raise InputError(f"io is {io!r}; expected frames or planes{did_you_mean(io, ('frames', 'planes'), 0.5)}")
+    if "warp" in given and precision == "int8":
+        raise InputError("--warp and int8 exclude each other: calibration runs on registered pairs")
     opset = given.get("opset", OPSETS[0])
     if not isinstance(opset, int) or not OPSETS[0] <= opset <= OPSETS[1]:
         raise InputError(f"opset is {opset!r}; expected {OPSETS[0]} to {OPSETS[1]}")
@@ -183,6 +189,7 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
         format=row,
         precision=precision,
         io=io,
+        warp="warp" in given,
         shape=_shape(given),
         opset=opset,
         data=None if data is None else Path(data),

@@ -153,8 +153,10 @@ def verify(
     network = load_double(network)
     pairs = [pair.resized(*fitting(shape, *pair.ir.shape)) for pair in pairs]
     odd = [(h, w) for h, w in ODD if fitting(shape, h, w) == (h, w)]
-    judged = [Case.of(pair, network, shape) for pair in pairs]
-    small = [Case.of(generated(1, "verify", size)[0], network, shape) for size in odd] if precision == "fp32" else []
+    warp = any(value.name == "homography" for value in model.graph.input)
+    judged = [Case.of(pair, network, shape, warp) for pair in pairs]
+    few = [generated(1, "verify", size)[0] for size in odd] if precision == "fp32" else []
+    small = [Case.of(pair, network, shape, warp) for pair in few]
     with tempfile.TemporaryDirectory() as folder:
         twin_path = path
         if io == "frames":
@@ -198,30 +200,35 @@ class Case:
     Attributes:
         pair: the frames.
         batch: how often they are given at once.
+        warp: whether a homography is given with them; it moves nothing, because the pair is registered.
         luma: of the visible frame, float64 [H,W], in grey levels.
         fused: the fused plane, the same.
     """
 
     pair: Pair
     batch: int
+    warp: bool
     luma: NDArray[np.float64]
     fused: NDArray[np.float64]
 
     @classmethod
-    def of(cls, pair: Pair, network: Generator, shape: Shape) -> Case:
+    def of(cls, pair: Pair, network: Generator, shape: Shape, warp: bool = False) -> Case:
         luma = pair.vis @ np.array(LUMA_BGR, np.float64)
         planes = [torch.from_numpy(plane[None, None] / 255) for plane in (pair.ir.astype(np.float64), luma)]
         with torch.inference_mode():
             fused = network(*planes)[0, 0].numpy() * 255
         batch = shape.batch if isinstance(shape.batch, int) else 1
-        return cls(pair, batch, luma, fused)
+        return cls(pair, batch, warp, luma, fused)
 
     def inputs(self, io: str) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
         if io == "frames":
             ir, vis = self.pair.ir[None, ..., None], self.pair.vis[None]
         else:
             ir, vis = ((plane[None, None] / 255).astype(np.float32) for plane in (self.pair.ir, self.luma))
-        return {"ir": np.repeat(ir, self.batch, 0), "vis": np.repeat(vis, self.batch, 0)}
+        given = {"ir": ir, "vis": vis}
+        if self.warp:
+            given["homography"] = np.eye(3, dtype=np.float32)[None]
+        return {name: np.repeat(array, self.batch, 0) for name, array in given.items()}
 
     def expected(self, io: str) -> NDArray[np.float64]:
         """What a file of that io gives, exactly; frames before they are rounded."""

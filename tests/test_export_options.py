@@ -78,6 +78,7 @@ def test_sizes(words, shape):
         ("--format onnx -o model.xml", "--format onnx writes .onnx files; the output is model.xml"),
         ("--half --precision fp32", "--half and --precision fp32 exclude each other"),
         ("--half --int8", "--half and --int8 exclude each other"),
+        ("--warp --int8", "--warp and int8 exclude each other"),
         ("--precision fp16-storde", "'fp16-storde' is not a precision; did you mean 'fp16-stored'?"),
         ("--io plane", "expected frames or planes; did you mean 'planes'?"),
         ("--imgsz 8 640", "height is 8; expected a whole number from 16 up"),
