@@ -3,6 +3,8 @@
 Both run in turn on the same arrays in one process, one after the other in every round; the ratio is of the shortest
 times, which what else runs on the machine disturbs least.
 NumPy's side is written as one would write it for speed, not as the plain reference of the tests.
+
+Last come whole frames through ``Fuser("pyramid")``, colour in and out, which NumPy has nothing against.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from pyldfusion import kernels
+from pyldfusion import Fuser, kernels
 from pyldfusion.scene import Scene
 
 SIZE = 224  # what CLIP's image tower takes
+FRAMES = ((640, 480), (1280, 720), (1920, 1080))
 
 
 def entropy_by_bincount(patches: np.ndarray) -> list[float]:
@@ -61,6 +64,25 @@ def crops_of_scenes(n: int, rng: np.random.Generator) -> np.ndarray:
     return np.stack(
         [frames[i % 2, y : y + SIZE, x : x + SIZE] for i, (y, x) in enumerate(zip(tops, lefts, strict=True))]
     )
+
+
+def pyramid_times(rounds: int) -> list[dict[str, Any]]:
+    """Shortest milliseconds of a frame of each size on one thread and on two, and of CPU time, all threads together."""
+    rows = []
+    for size in FRAMES:
+        scene = Scene(seed=0, size=size, kind="dusk").render()
+        for threads in (1, 2):
+            with Fuser("pyramid", threads=threads) as fuser:
+                fuser.warmup(size)
+                wall, cpu = [], []
+                for _ in range(3 * rounds):
+                    starts = time.perf_counter(), time.process_time()
+                    fuser.fuse(scene.ir, scene.vis)
+                    wall.append(time.perf_counter() - starts[0])
+                    cpu.append(time.process_time() - starts[1])
+            times = {"ms": min(wall) * 1e3, "cpu_ms": min(cpu) * 1e3}
+            rows.append({"size": "{}x{}".format(*size), "threads": threads} | times)
+    return rows
 
 
 def main(argv: list[str]) -> int:
@@ -116,6 +138,11 @@ def main(argv: list[str]) -> int:
                 f"{name:28} numpy {against:10} {numpy_s * 1e3:9.1f} ms   ours {ours_s * 1e3:8.1f} ms   "
                 f"{numpy_s / ours_s:6.1f} x"
             )
+    frames = pyramid_times(options.rounds)
+    if not options.json:
+        for row in frames:
+            times = f"{row['ms']:9.1f} ms a frame, {row['cpu_ms']:.1f} of CPU"
+            print(f"pyramid {row['size']:>9}, {row['threads']} thread(s) {times}")
     if options.json:
         about = {
             "patches": n,
@@ -126,5 +153,5 @@ def main(argv: list[str]) -> int:
             "machine": platform.machine(),
             "numpy": np.__version__,
         }
-        print(json.dumps(about | {"results": rows}, indent=2))
+        print(json.dumps(about | {"results": rows, "pyramid": frames}, indent=2))
     return 0

@@ -24,6 +24,7 @@ class PyramidEngine:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._size: tuple[int, ...] = ()
+        self._workspace = self._luma = self._plane = np.empty(0)
 
     def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
         import cv2
@@ -31,16 +32,18 @@ class PyramidEngine:
         if ir.shape[1:3] != self._size:  # kept, because new memory for each frame would cost as much as half the work
             self._size = ir.shape[1:3]
             self._workspace = kernels.pyramid_workspace(*self._size)
+            self._luma = np.empty(self._size, np.uint8)
+            self._plane = np.empty(self._size, np.float32)
         fused = np.empty(vis.shape, np.uint8)
         for thermal, visible, out in zip(ir[..., 0], vis, fused, strict=True):
-            luma = cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)
-            plane = kernels.pyramid(thermal, luma, workspace=self._workspace, threads=self.threads)
-            kernels.plane_to_frame(plane, visible, out=out, threads=self.threads)
+            cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY, dst=self._luma)
+            kernels.pyramid(thermal, self._luma, out=self._plane, workspace=self._workspace, threads=self.threads)
+            kernels.plane_to_frame(self._plane, visible, out=out, threads=self.threads)
         return fused
 
     def close(self) -> None:
         self._size = ()
-        self._workspace = np.empty(0, np.float64)
+        del self._workspace, self._luma, self._plane
 
 
 def load(artefact: Artefact, device: str, precision: str, threads: int) -> PyramidEngine:
