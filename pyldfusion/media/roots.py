@@ -149,7 +149,7 @@ def _read_folder(path: Path, weight: float, labels: set[str]) -> list[Root]:
     """The roots in a folder: itself, or its parts."""
     here = _named_folders(path)
     if here:
-        parts = _parts(*here)
+        parts = _parts(*here) or {"": here}
     else:
         parts = {folder.name: two for folder in _folders(path) if (two := _named_folders(folder))}
         if not parts:
@@ -158,7 +158,7 @@ def _read_folder(path: Path, weight: float, labels: set[str]) -> list[Root]:
                 f"{path} has no folders of infrared and visible pictures, nor has any folder in it; looked for "
                 f"{known}. A CSV file with the columns ir and vis serves for any other layout"
             )
-    chosen, note = _chosen(parts) if parts else ({"": here}, "")
+    chosen, note = _chosen(parts)
     roots = []
     for name, (ir, vis) in chosen.items():
         root = Root(_label(path / name, labels), path if here else path / name, weight, note=note)
