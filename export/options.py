@@ -18,13 +18,12 @@ from pyldfusion.image import MIN_SIDE
 
 from . import formats
 from .formats import FORMATS, Format
+from .opset import OPSET, OPSETS, check_opset
 from .precision import RECIPES
 from .shape import ANY, Axis, Shape
 
 __all__ = ["OPTIONS", "Job", "Option", "add_arguments", "plan"]
 
-#: Versions of ONNX's standard operators: what the graph needs, and the last that runtimes of 2024 read.
-OPSETS = (18, 21)
 #: Bounds of PSNR in dB, by what is stored and computed.
 MIN_PSNR = {"fp32": 60.0, "fp16-stored": 45.0, "fp16": 45.0, "int8": 38.0}
 #: Bound of the error of frames in fp32, in grey levels: runtimes sum in another order.
@@ -83,7 +82,7 @@ OPTIONS = {
         Option("io", "frames: uint8 pictures in and out; planes: float luma planes in [0,1] (default: frames)"),
         Option("warp", "an input homography, 3x3 per frame, and infrared of its own size, laid onto the visible inside",
                {"action": "store_true"}),
-        Option("opset", f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[1]} (default: {OPSETS[0]})",
+        Option("opset", f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]} (default: {OPSET})",
                {"type": int, "metavar": "N"}),
         Option("data", "folder of real pairs, to verify with and for int8 to calibrate with (default: generated ones)",
                {"type": Path, "metavar": "DIR"}),
@@ -170,9 +169,8 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
         raise InputError(f"io is {io!r}; expected frames or planes{did_you_mean(io, ('frames', 'planes'), 0.5)}")
     if "warp" in given and precision == "int8":
         raise InputError("--warp and int8 exclude each other: calibration runs on registered pairs")
-    opset = given.get("opset", OPSETS[0])
-    if not isinstance(opset, int) or not OPSETS[0] <= opset <= OPSETS[1]:
-        raise InputError(f"opset is {opset!r}; expected {OPSETS[0]} to {OPSETS[1]}")
+    opset = given.get("opset", OPSET)
+    check_opset(opset)
     data = given.get("data")
     if data is not None and not Path(data).is_dir():
         raise InputError(f"--data {str(data)!r} is not a folder; expected one with pairs, in ir/ and vis/")

@@ -86,7 +86,7 @@ def test_sizes(words, shape):
         ("--imgsz 480 640 3", "--imgsz has 3 values; expected H W"),
         ("--imgsz 480x640", "'480x640' is not a number, or least/usual/largest"),
         ("--batch 0", "batch is 0"),
-        ("--opset 9", "opset is 9; expected 18 to"),
+        ("--opset 9", "opset is 9; expected 17 to"),
         ("--data nowhere", "--data 'nowhere' is not a folder"),
         ("--min-psnr -3", "--min-psnr is -3.0"),
         ("--tolerance nan", "--tolerance is nan"),
