@@ -34,6 +34,7 @@ class Format:
         packages: what must be installed to write it, beside torch, onnx and onnxscript.
         install: the command that installs them.
         about: one line for help and docs.
+        built: made for the machine it is written on, in minutes: it is not written a second time.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Format:
     packages: tuple[str, ...]
     install: str
     about: str
+    built: bool = False
 
     @property
     def runtimes(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ FORMATS = {
             kind="onnx",
             module="onnx",
             precisions=("fp32", "fp16-stored", "fp16", "int8"),
-            half="fp16-stored",
+            half="fp16",
             options=(),
             packages=(),
             install="pip install 'pyldfusion[export]'",
@@ -85,6 +87,19 @@ FORMATS = {
             packages=("openvino",),
             install="pip install 'pyldfusion[export,openvino]'",
             about="an OpenVINO model, with its weights beside it in a .bin",
+        ),
+        Format(
+            name="engine",
+            suffix=".engine",
+            kind="tensorrt",
+            module="engine",
+            precisions=("fp32", "fp16", "int8"),
+            half="fp16",
+            options=("device", "workspace", "optimization_level", "timing_cache", "low_memory", "force"),
+            packages=("tensorrt",),
+            install="pip install 'pyldfusion[export,tensorrt]', or on a Jetson the system's package",
+            about="a TensorRT engine for the GPU it is built on, its graph and a sidecar beside it",
+            built=True,
         ),
     )
 }

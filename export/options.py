@@ -86,6 +86,17 @@ OPTIONS = {
                {"type": int, "metavar": "N"}),
         Option("data", "folder of real pairs, to verify with and for int8 to calibrate with (default: generated ones)",
                {"type": Path, "metavar": "DIR"}),
+        Option("triton", "also add the file to this model repository of Triton Inference Server",
+               {"type": Path, "metavar": "DIR"}),
+        Option("device", "number of the GPU to build on and for (default: 0)", {"type": int, "metavar": "N"}),
+        Option("workspace", "memory that a layer may use for itself (default: half of what is free)",
+               {"type": float, "metavar": "GIB"}),
+        Option("optimization_level", "0 builds fastest, 5 runs fastest (default: TensorRT's, 3)",
+               {"type": int, "metavar": "0-5"}),
+        Option("timing_cache", "measurements of earlier builds, made if it is not there",
+               {"type": Path, "metavar": "FILE"}),
+        Option("low_memory", "for boards of 4 to 8 GB", {"action": "store_true"}),
+        Option("force", "replace an engine that is there", {"action": "store_true"}),
         Option("no_verify", "do not run the file after writing it", {"action": "store_true"}),
         Option("min_psnr", f"least PSNR to the network, of planes (default: {_BOUNDS})",
                {"type": float, "metavar": "DB"}),
@@ -119,6 +130,7 @@ class Job:
         shape: the sizes it takes.
         opset: version of ONNX's operators.
         data: folder of real pairs, or None for generated ones.
+        triton: model repository of Triton Inference Server to add the file to, or None.
         verify: whether to run the file after writing it.
         min_psnr: least PSNR of planes to the network, dB.
         tolerance: largest error of fp32 frames, grey levels.
@@ -134,6 +146,7 @@ class Job:
     shape: Shape
     opset: int
     data: Path | None
+    triton: Path | None
     verify: bool
     min_psnr: float
     tolerance: float
@@ -181,6 +194,8 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
         if name in given and "no_verify" in given:
             raise InputError(f"{OPTIONS[name].flag} is a bound of the verification that --no-verify leaves out")
     source = open_artefact(weights)
+    if row.built and output is not None and output.exists() and "force" not in given:
+        raise InputError(f"{output} is there, and building it took minutes; --force replaces it")
     return Job(
         source=source,
         output=_output(weights, source, row, precision, output),
@@ -191,6 +206,7 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
         shape=_shape(given),
         opset=opset,
         data=None if data is None else Path(data),
+        triton=Path(given["triton"]) if "triton" in given else None,
         verify="no_verify" not in given,
         min_psnr=min_psnr,
         tolerance=tolerance,

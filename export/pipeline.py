@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyldfusion.artefact import open_artefact
 from pyldfusion.generator import Generator, load_generator
 
 from .int8 import to_int8
@@ -14,6 +15,7 @@ from .onnx import build_model, describe
 from .options import MIN_PSNR, Job
 from .pairs import load_pairs
 from .precision import RECIPES
+from .triton import write_repository
 from .verify import Bounds, Report, verify
 
 __all__ = ["Result", "export"]
@@ -61,16 +63,17 @@ def export(job: Job, network: Generator | None = None) -> Result:
     network = network or load_generator(job.source)
     format_module = importlib.import_module(f".{job.format.module}", __package__)
     model = build_model(network, io=job.io, shape=job.shape, warp=job.warp, opset=job.opset)
-    int8 = to_int8(model, job.data, bound=job.min_psnr) if job.precision == "int8" else None
+    int8 = to_int8(model, job.data, bound=job.min_psnr, tensorrt=job.format.built) if job.precision == "int8" else None
     model = int8.model if int8 else RECIPES[job.precision].apply(model)
     about = {
         **{name: value for name, value in job.source.metadata.items() if not name.startswith(OF_THE_FILE)},
         **describe(network, io=job.io, precision=job.precision, shape=job.shape, warp=job.warp),
         **(int8.metadata if int8 else {}),
     }
+    own = {"shape": job.shape, **job.own} if job.format.built else {}
     with tempfile.TemporaryDirectory(dir=job.output.parent, prefix=".export-") as folder:
         staged = Path(folder) / job.output.name
-        format_module.write_model(model, staged, about)
+        format_module.write_model(model, staged, about, **own)
         report = None
         if job.verify:
             pairs, about_pairs = load_pairs(job.data, PAIRS, "verify")
@@ -87,12 +90,17 @@ def export(job: Job, network: Generator | None = None) -> Result:
                 pairs=pairs,
                 about_pairs=about_pairs,
             )
-            format_module.write_model(model, staged, {**about, **report.metadata()})
+            if job.format.built:
+                format_module.add_report(staged, report.metadata())
+            else:
+                format_module.write_model(model, staged, {**about, **report.metadata()})
         result = Result(job.output, report)
         if not result.passed:
             advice = int8.advice() if int8 else ""
             result = Result(job.output.with_stem(f"{job.output.stem}.rejected"), report, advice)
         publish(staged, result.path)
+    if job.triton is not None and result.passed:
+        write_repository(open_artefact(result.path), job.triton)
     return result
 
 

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pyldfusion.engines.base import available
+from pyldfusion.artefact import open_artefact
+from pyldfusion.engines.base import available, open_engine
 from pyldfusion.engines.onnx import import_onnxruntime
 from pyldfusion.engines.openvino import PRECISION_HINTS, import_openvino
 from pyldfusion.errors import DependencyError, EngineError
@@ -40,19 +41,23 @@ class Runner:
 
 
 def open_runners(path: Path, row: Format) -> list[Runner]:
-    """Every engine of this machine's CPU that opens files of that format, but torch, which is what they are judged by.
+    """Every engine of this machine's CPU that opens files of that format, but torch, which is what they are judged by;
+    for files that were built for a GPU, what they were built for.
 
     Raises:
         DependencyError: there is none.
         EngineError: one of them refuses the file.
     """
+    if row.built:
+        engine = open_engine(artefact := open_artefact(path))
+        return [Runner(engine.name, artefact.precision, lambda inputs: engine.run(inputs["ir"], inputs["vis"]))]
     runners = []
-    for engine, precision, _ in available(row.kind, "cpu"):
-        if engine in _OPEN:
+    for name, precision, _ in available(row.kind, "cpu"):
+        if name in _OPEN:
             try:
-                runners.append(Runner(engine, precision, _OPEN[engine](path, precision)))
+                runners.append(Runner(name, precision, _OPEN[name](path, precision)))
             except Exception as error:  # runtimes have no common type for what they refuse
-                raise EngineError(f"{engine} does not load {path.name}: {error}") from error
+                raise EngineError(f"{name} does not load {path.name}: {error}") from error
     if not runners:
         engines = ", ".join(row.runtimes)
         raise DependencyError(f"no runtime here runs {row.suffix} files, so it cannot be verified; any of: {engines}")

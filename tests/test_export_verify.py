@@ -7,15 +7,20 @@ import pytest
 import torch
 
 from export.__main__ import main
+from export.engine import add_report
 from export.options import plan
 from export.pairs import generated, load_pairs
 from export.pipeline import export
 from export.runners import open_runners
 from export.verify import Report, Row, without_rounding
+from pyldfusion import sidecar
 from pyldfusion.artefact import open_artefact
 from pyldfusion.errors import InputError
 from pyldfusion.generator import Generator
 from pyldfusion.media import write_image
+
+from . import tensorrt_stand_in
+from .plain_graph import plain_graph
 
 onnx = pytest.importorskip("onnx")
 
@@ -115,3 +120,25 @@ def test_pairs_of_a_folder(tmp_path):
 def test_report_fails_on_nan():
     row = Row("r", float("nan"), 60, 0.0, float("inf"), 1.0, {})
     assert not row.passed and not Report("", [row]).passed
+
+
+def test_an_engine_has_its_graph_and_sidecar_beside_it(tiny_network, tmp_path, monkeypatch):
+    """As far as a stand-in for TensorRT shows it."""
+    tensorrt_stand_in.install(monkeypatch, "10.3.0")
+    monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: plain_graph())
+    job = plan("lite", tmp_path / "m.engine", imgsz=[64, 80], workspace=1.0, no_verify=True)
+    assert (job.format.name, job.precision, job.own["workspace"]) == ("engine", "fp32", 1.0)
+    export(job, tiny_network)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.engine", "m.engine.json", "m.onnx"]
+    with pytest.raises(InputError, match="--force replaces it"):
+        plan("lite", tmp_path / "m.engine")
+    known = sidecar.read(tmp_path / "m.engine")
+    assert known.precision == "fp32" and known.onnx == "m.onnx" and known.options["workspace"] == 1.0
+    add_report(tmp_path / "m.engine", {"verified_on": "4 pairs"})
+    assert open_artefact(tmp_path / "m.engine").metadata["verified_on"] == "4 pairs"
+
+
+def test_triton_gets_the_file(tiny_network, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: plain_graph())
+    export(plan("lite", tmp_path / "m.onnx", triton=tmp_path / "repository", no_verify=True), tiny_network)
+    assert (tmp_path / "repository" / "m" / "1" / "model.onnx").is_file()

@@ -121,6 +121,7 @@ class Runtime:
         install: the command that makes it so.
         kinds: kinds of artefact it opens.
         devices: where it can run, and what it can compute in there.
+        lacks: precisions of files that it does not open, though it opens their kind.
         as_built: its files are for one device and one precision; there is nothing to choose.
     """
 
@@ -130,6 +131,11 @@ class Runtime:
     kinds: tuple[str, ...]
     devices: Mapping[str, tuple[str, ...]]
     as_built: bool = False
+    lacks: tuple[str, ...] = ()
+
+    def opens(self, artefact: Artefact) -> bool:
+        """Whether it opens such a file."""
+        return artefact.kind in self.kinds and artefact.precision not in self.lacks
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -149,6 +155,7 @@ RUNTIMES = {
         "pip install 'pyldfusion[export]'",
         ("safetensors", "onnx", "openvino"),
         {"cuda": ("fp16", "bf16", "fp32"), "cpu": ("fp32",)},
+        lacks=("int8",),  # it takes the weights alone, and those of 8 bits are no network without their graph
     ),
     "tensorrt": Runtime(
         "tensorrt",
@@ -285,7 +292,9 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
         engine, precision = _parse_engine(engine, precision)
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
-    fitting = [name for name, row in RUNTIMES.items() if artefact.kind in row.kinds]
+    fitting = [
+        name for name, row in RUNTIMES.items() if artefact.kind in row.kinds and artefact.precision not in row.lacks
+    ]
     if not fitting:
         raise ArtefactError(
             f"{artefact.path.name}: this version has no engine for {artefact.kind} files; "
