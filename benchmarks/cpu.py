@@ -3,7 +3,8 @@
 Frames in to frames out, the authors' side with OpenCV's colour conversion. Every contender lives in a process of its
 own, so that thread pools do not spin into each other's time and memory is its own; they take turns, one frame each a
 round, and the ratio to the authors' network is the median of the rounds' ratios: a machine that slows down slows all.
-PSNR is that of the float planes to float64, on real pairs where there are some, else on generated ones.
+PSNR is that of the float planes to float64, on real pairs where there are some, else on generated ones. The files in
+INT8 are exported in the run, calibrated on real training pairs where there are some.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -34,13 +35,31 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PYLDFUSION_SHARED", ROOT.parent / "shared"))
 AUTHORS = "authors' eager torch"
 #: (width, height) each variant is timed at.
-SIZES = {"full": ((640, 480), (1024, 768)), "lite": ((320, 256), (640, 480), (1024, 768))}
+SIZES = dict.fromkeys(("full", "lite"), ((320, 256), (640, 480), (1024, 768)))
+#: Ends the name of an engine that is given the file in INT8; what is not in 8 bits there is in the engine's precision.
+INT8 = " int8"
+#: dB that the files in INT8 are made for.
+INT8_PSNR = 40.0
 Fuse = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def engines() -> list[str]:
-    """What can run here, as the engine strings of ``Fuser``."""
-    return [f"{name}:{precision}" for name, precision, _ in available(device="cpu")]
+    """What can run here, as the engine strings of ``Fuser``; with :data:`INT8` behind it where it gets that file."""
+    names = [f"{name}:{precision}" for name, precision, _ in available("onnx", "cpu")]
+    return names + [f"{name}{INT8}" for name in names if not name.startswith("torch")]
+
+
+def export_int8(model: str, io: str, path: Path) -> str:
+    """Write the weights of ``model`` in INT8; which layers are in float, and on what it was calibrated."""
+    from export.int8 import to_int8
+    from export.onnx import build_model, describe, write_model
+    from pyldfusion.generator import load_generator
+
+    generator = load_generator(model)
+    data = SHARED / "data" / "train"
+    int8 = to_int8(build_model(generator, io=io), data if data.is_dir() else None, bound=INT8_PSNR)
+    write_model(int8.model, path, {**describe(generator, io=io, precision="int8"), **int8.metadata})
+    return f"{int8.metadata['int8_calibrated_on']}; in float: {int8.metadata['int8_float_layers']}"
 
 
 def authors_network(model: str) -> Any:
@@ -84,7 +103,7 @@ def contender(name: str, model: str, threads: int) -> Fuse:
         return authors_fuse(model, threads)
     from pyldfusion import Fuser
 
-    return Fuser(model, "cpu", name, threads=threads).fuse
+    return Fuser(model, "cpu", name.removesuffix(INT8), threads=threads).fuse
 
 
 def peak_memory() -> float:
@@ -110,11 +129,11 @@ def work(connection: Any, name: str, model: str, threads: int, size: tuple[int, 
 
 
 @contextmanager
-def contestants(names: Sequence[str], model: str, threads: int, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
+def contestants(models: Mapping[str, str], threads: int, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     context = multiprocessing.get_context("spawn")
     connections, processes = {}, []
     try:
-        for name in names:
+        for name, model in models.items():
             connections[name], theirs = context.Pipe()
             processes.append(context.Process(target=work, args=(theirs, name, model, threads, size), daemon=True))
             processes[-1].start()
@@ -127,10 +146,10 @@ def contestants(names: Sequence[str], model: str, threads: int, size: tuple[int,
             process.kill()
 
 
-def race(names: Sequence[str], model: str, threads: int, size: tuple[int, int], limit: float) -> list[dict[str, Any]]:
-    """Rounds until the medians stand still or ``limit`` seconds are over, at least 5."""
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    with contestants(names, model, threads, size) as connections:
+def race(models: Mapping[str, str], threads: int, size: tuple[int, int], limit: float) -> list[dict[str, Any]]:
+    """Rounds until the medians stand still or ``limit`` seconds are over, at least 5; ``models``: each one's file."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    with contestants(models, threads, size) as connections:
         end = time.perf_counter() + limit
         while len(seconds[AUTHORS]) < 5 or (time.perf_counter() < end and not all(map(settled, seconds.values()))):
             for name, connection in connections.items():
@@ -140,7 +159,7 @@ def race(names: Sequence[str], model: str, threads: int, size: tuple[int, int], 
             connection.send(False)
         memory = {name: connection.recv() for name, connection in connections.items()}
     rows = []
-    for name in names:
+    for name in models:
         ratios = [a / b for a, b in zip(seconds[AUTHORS], seconds[name], strict=True)]
         median = statistics.median(seconds[name])
         rows.append(
@@ -200,8 +219,16 @@ def accuracy(model: str, names: Sequence[str], planes: Sequence[tuple[np.ndarray
     exact, eager = authors_network(model).double(), authors_network(model)
     worst = dict.fromkeys(names, float("inf"))
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        export_onnx(load_generator(model), path := Path(folder) / "planes.onnx", io="planes")
-        run = {name: eager if name == AUTHORS else planes_engine(name, path, model) for name in names}
+        path, int8 = Path(folder) / "planes.onnx", Path(folder) / "int8.onnx"
+        export_onnx(load_generator(model), path, io="planes")
+        if any(name.endswith(INT8) for name in names):
+            export_int8(model, "planes", int8)
+        run = {
+            name: eager
+            if name == AUTHORS
+            else planes_engine(name.removesuffix(INT8), int8 if name.endswith(INT8) else path, model)
+            for name in names
+        }
         for pair in planes:
             ir, vis = (torch.from_numpy(plane)[None, None] for plane in pair)
             expected = exact(ir.double(), vis.double()).numpy()
@@ -322,12 +349,18 @@ def main(argv: list[str]) -> int:
     source, planes = ("", []) if options.quick else pairs(2)
     for variant, model in models.items():
         psnr = accuracy(model, names, planes) if planes else {}
-        for size in SIZES[variant][:1] if options.quick else SIZES[variant]:
-            rows = race(names, model, options.threads, size, 5 if options.quick else options.seconds)
-            for row in rows:
-                row |= {"psnr_db": psnr[row["engine"]]} if psnr else {}
-            print(table(f"{variant}, {size[0]}x{size[1]}, {rows[0]['rounds']} rounds", rows), flush=True)
-            report["speed"].append({"variant": variant, "size": list(size), "rows": rows})
+        with tempfile.TemporaryDirectory() as folder:
+            int8 = str(Path(folder) / f"{variant}-int8.onnx")
+            about = export_int8(model, "frames", Path(int8))
+            report.setdefault("int8", {})[variant] = about
+            print(f"\n{variant} in INT8: {about}")
+            files = {name: int8 if name.endswith(INT8) else model for name in names}
+            for size in SIZES[variant][:1] if options.quick else SIZES[variant]:
+                rows = race(files, options.threads, size, 5 if options.quick else options.seconds)
+                for row in rows:
+                    row |= {"psnr_db": psnr[row["engine"]]} if psnr else {}
+                print(table(f"{variant}, {size[0]}x{size[1]}, {rows[0]['rounds']} rounds", rows), flush=True)
+                report["speed"].append({"variant": variant, "size": list(size), "rows": rows})
     if planes:
         report["psnr_on"] = source
         print(f"\nPSNR: lowest over {source}, float planes to the authors' network in float64.")
