@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .artefact import NAMES, Artefact, open_artefact
-from .engines.base import Engine, PipelinedEngine, check_frames, cuda_usable, open_engine, rebuilt
+from .engines.base import Engine, PipelinedEngine, check_frames, computed, cuda_usable, open_engine, rebuilt
 from .errors import EngineError, InputError
 from .image import MIN_SIDE, Visible, check_color, check_out, check_pair, infrared_to_8bit, is_on_gpu, is_palette
 from .thermal import check_range
@@ -101,7 +101,7 @@ class Fuser:
             "weights": self._artefact.precision,
             "engine": self._engine.name,
             "engine_version": self._engine.version,
-            "precision": self._engine.precision,
+            "precision": computed(self._artefact, self._engine.precision),
             "device": self._engine.device,
             "threads": self._engine.threads,
         }

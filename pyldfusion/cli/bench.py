@@ -112,10 +112,11 @@ def _engines(model: str, args: argparse.Namespace) -> list[tuple[str, str | None
 
     if args.engine:
         return [(engine, args.device) for engine in args.engine]
-    kind = open_artefact(model).kind
-    if built := [name for name, row in RUNTIMES.items() if row.as_built and kind in row.kinds]:
+    artefact = open_artefact(model)
+    opening = {name: row for name, row in RUNTIMES.items() if row.opens(artefact)}
+    if built := [name for name, row in opening.items() if row.as_built]:
         return [(built[0], args.device)]
-    found = available(kind, args.device)
+    found = [found for found in available(artefact.kind, args.device) if found[0] in opening]
     # A device that is not there has no engines; one row says so.
     return [(f"{name}:{precision}", device) for name, precision, device in found] or [("torch", args.device)]
 

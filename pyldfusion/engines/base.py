@@ -30,6 +30,7 @@ __all__ = [
     "check_frames",
     "check_signature",
     "choose",
+    "computed",
     "installed",
     "native",
     "open_engine",
@@ -354,6 +355,11 @@ def _as_built(artefact: Artefact, engine: str, device: str | None, precision: st
         raise InputError(f"{name} runs on the GPU it was built for, not with device='cpu'")
     _check_gpu(device)
     return engine, artefact.precision, device
+
+
+def computed(artefact: Artefact, precision: str) -> str:
+    """What an engine of that precision computes a file in; for int8 files also the rest: ``"int8+fp32"``."""
+    return f"int8+{precision}" if artefact.precision == "int8" != precision else precision
 
 
 def native(precision: str, device: str) -> bool:
