@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from pyldfusion.camera import CameraPair, Events, FramePair
 from pyldfusion.camera.prepare import Preparer
 from pyldfusion.camera.sinks import Sink
 from pyldfusion.camera.stream import Stream
+from pyldfusion.camera.systemd import notify, service
 from pyldfusion.cli import stream
 from pyldfusion.errors import InputError
 from pyldfusion.registration import Registration
@@ -313,6 +315,20 @@ def test_signals_finish_the_files(number, code, tmp_path):
         run.kill()
     assert run.returncode == code, told
     assert cv2.VideoCapture(str(out)).read()[0] and "pairs fused" in told and "Traceback" not in told
+
+
+def test_systemd_is_told(tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "60000")
+        made = itertools.chain([1, 2, 2, 2], itertools.repeat(3))
+        with service(lambda: next(made)):
+            told = [manager.recv(100) for _ in range(4)]  # a picture that stays the second tells nothing
+        assert [*told, manager.recv(100)] == [b"READY=1", *[b"WATCHDOG=1"] * 3, b"STOPPING=1"]
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    notify("READY=1")
 
 
 def test_nothing_is_left_behind(fuser):

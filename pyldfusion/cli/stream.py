@@ -116,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
         print(_schemes())
         return 0
     from ..camera import Events, Preparer, Stream
+    from ..camera.systemd import service
 
     cameras, outputs = _addresses(args)
     events = Events()
@@ -136,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
         ) as stream:  # fmt: skip
             whence = args.replay or " and ".join(map(str, cameras))
             console.note(f"{whence} to {', '.join(output.name for output in stream.outputs)}; Ctrl-C ends it")
-            with _signals(stream) as came, _reports(stream, stats):
+            with _signals(stream) as came, _reports(stream, stats), service(lambda: stream.shown):
                 stream.run(args.frames, args.duration)
         final = stream.stats()
         if stats is not None:
