@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import cv2
@@ -46,7 +46,7 @@ class GstSink(Sink):
 
 
 class RtspSink(Sink):
-    """An RTSP server at ``rtsp://@:port/name``; encodes once for all its clients, and only while there are any.
+    """An RTSP server at ``rtsp://@:port/name``; encodes for each client by itself, and only while there are any.
 
     Attributes:
         url: where it is, with the port that was taken for port 0.
@@ -66,20 +66,19 @@ class RtspSink(Sink):
         where, _, mount = address.target.partition("/")
         host, _, port = where.lstrip("@").rpartition(":")
         self._feed = _Feed()
-        self._context = GLib.MainContext.new()
-        self._loop = GLib.MainLoop.new(self._context, False)
+        self._loop = GLib.MainLoop.new(_context(), False)
         self._server = GstRtspServer.RTSPServer.new()
         self._server.set_address(host.strip("[]") or "0.0.0.0")
         self._server.set_service(port)
         factory = GstRtspServer.RTSPMediaFactory.new()
         factory.set_launch(rtsp_server_pipeline(address, gst.has_element))
-        factory.set_shared(True)
+        factory.set_shared(False)  # a shared one that ends as the next client comes leaves that without frames
         factory.connect("media-configure", self._configure)
         self._server.get_mount_points().add_factory(f"/{mount}", factory)
         self._source = self._server.create_source(None) if _can_listen(host, int(port)) else None
         if self._source is None:
             raise CameraError(f"{address}: cannot listen there; is the port in use?")
-        self._source.attach(self._context)
+        self._source.attach(_context())
         self.url = f"rtsp://{host or '127.0.0.1'}:{self._server.get_bound_port()}/{mount}"
         self._thread = threading.Thread(target=self._loop.run, name="pyldfusion-rtsp", daemon=True)
         self._thread.start()
@@ -90,26 +89,42 @@ class RtspSink(Sink):
     def close(self) -> None:
         if self._source is None:
             return
-        from gi.repository import GstRtspServer
+        from gi.repository import GLib, GstRtspServer
 
-        self._server.client_filter(lambda *_: GstRtspServer.RTSPFilterResult.REMOVE)
-        self._source.destroy()
-        self._source = None
-        self._feed.detach()
-        self._loop.quit()
+        source, self._source = self._source, None
+
+        def end(*_: Any) -> bool:
+            self._server.client_filter(lambda *_: GstRtspServer.RTSPFilterResult.REMOVE)
+            source.destroy()
+            self._loop.quit()
+            return False
+
+        idle = GLib.idle_source_new()
+        idle.set_callback(end)
+        idle.attach(_context())  # clients are dismissed by the thread that serves them
         self._thread.join(5)
+        self._feed.detach()
 
     def _configure(self, _: Any, media: Any) -> None:
-        media.connect("unprepared", lambda *_: self._feed.detach())
-        self._feed.attach(media.get_element().get_by_name("pyldfusion"))
+        appsrc = media.get_element().get_by_name("pyldfusion")
+        media.connect("unprepared", lambda *_: self._feed.detach(appsrc))
+        self._feed.attach(appsrc)
+
+
+@cache
+def _context() -> Any:
+    """What all servers wait in. One for all: PyGObject does not give a context's file back."""
+    from gi.repository import GLib
+
+    return GLib.MainContext.new()
 
 
 class _Feed:
-    """Pictures into an appsrc, where one is attached; all of the first one's size."""
+    """Pictures into every appsrc that is attached; all of the first one's size."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._appsrc: Any = None
+        self._appsrcs: list[Any] = []
         self._size: tuple[int, int] | None = None
 
     def attach(self, appsrc: Any) -> None:
@@ -118,14 +133,14 @@ class _Feed:
             if appsrc.find_property(name) is not None:
                 appsrc.set_property(name, value)
         with self._lock:
-            self._appsrc = appsrc
+            self._appsrcs.append(appsrc)
             if self._size is not None:
-                self._set_caps()
+                self._set_caps(appsrc)
 
-    def detach(self) -> None:
-        """No longer into any."""
+    def detach(self, appsrc: Any = None) -> None:
+        """No longer into this one, or into any."""
         with self._lock:
-            self._appsrc = None
+            self._appsrcs = [each for each in self._appsrcs if appsrc is not None and each is not appsrc]
 
     def push(self, picture: NDArray[Any]) -> None:
         """Give one picture, uint8 or uint16, [H,W] or BGR [H,W,3]."""
@@ -133,18 +148,18 @@ class _Feed:
         with self._lock:
             if self._size is None:
                 self._size = picture.shape[1], picture.shape[0]
-                if self._appsrc is not None:
-                    self._set_caps()
-            if self._appsrc is None:
+                for appsrc in self._appsrcs:
+                    self._set_caps(appsrc)
+            if not self._appsrcs:
                 return
-            buffer = Gst.Buffer.new_wrapped(_bgrx(picture, self._size).tobytes())
-            with suppress(TypeError):  # while it is shut down
-                self._appsrc.emit("push-buffer", buffer)
+            data = _bgrx(picture, self._size).tobytes()
+            for appsrc in self._appsrcs:
+                appsrc.emit("push-buffer", Gst.Buffer.new_wrapped(data))
 
-    def _set_caps(self) -> None:
+    def _set_caps(self, appsrc: Any) -> None:
         assert self._size is not None
         caps = f"video/x-raw,format=BGRx,width={self._size[0]},height={self._size[1]},framerate=0/1"
-        self._appsrc.set_property("caps", gst.load().Caps.from_string(caps))
+        appsrc.set_property("caps", gst.load().Caps.from_string(caps))
 
 
 def _bgrx(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
