@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 
@@ -17,6 +18,8 @@ from pyldfusion.camera import CameraPair, gst, open_sink, parse
 from pyldfusion.camera.pipelines import rtsp_server_pipeline, sink_pipeline, source_pipeline
 from pyldfusion.camera.sources import open_device
 from pyldfusion.errors import CameraError, InputError
+
+from .conftest import ROOT
 
 needs_gstreamer = pytest.mark.skipif(bool(gst.why_not()), reason=gst.why_not().partition(";")[0] or "-")
 
@@ -296,3 +299,16 @@ def test_no_thread_or_file_is_left():
     while threading.active_count() > before and time.monotonic() < end:
         time.sleep(0.02)
     assert threading.active_count() <= before and len(os.listdir("/proc/self/fd")) <= files + 2
+
+
+@needs_gstreamer
+def test_the_engine_can_be_opened_after_a_camera():
+    code = (
+        "import threading; from pyldfusion import Fuser; from pyldfusion.camera import parse\n"
+        "from pyldfusion.camera.sources import open_device\n"
+        "camera = open_device(parse('gst://videotestsrc ! video/x-raw,format=BGR ! appsink', 'source'))\n"
+        "camera.open(threading.Event()); image = camera.read().image; camera.close()\n"
+        "print(Fuser('lite').fuse(image, image).shape)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert run.returncode == 0 and "(240, 320, 3)" in run.stdout, run.stderr

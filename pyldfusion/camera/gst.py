@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -35,6 +36,9 @@ def why_not() -> str:
         gi.require_version("GstVideo", "1.0")
         from gi.repository import Gst, GstApp, GstVideo  # noqa: F401
 
+        # OpenVINO (2026.4) aborts the process when it is loaded after GStreamer's plugins (1.22); before them it works.
+        with suppress(ImportError):
+            import openvino  # noqa: F401
         Gst.init(None)
     except (ImportError, ValueError) as error:
         return f"{error}; {_ADVICE}"
