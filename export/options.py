@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyldfusion import hardware
 from pyldfusion.artefact import BUNDLED, Artefact, open_artefact
 from pyldfusion.errors import InputError, did_you_mean
 from pyldfusion.image import MIN_SIDE
@@ -21,6 +22,7 @@ from .formats import FORMATS, Format
 from .opset import OPSET, OPSETS, check_opset
 from .precision import RECIPES
 from .shape import ANY, Axis, Shape
+from .tensorrt import HARDWARE, engine_name
 
 __all__ = ["OPTIONS", "Job", "Option", "add_arguments", "plan"]
 
@@ -82,6 +84,8 @@ OPTIONS = {
         Option("io", "frames: uint8 pictures in and out; planes: float luma planes in [0,1] (default: frames)"),
         Option("warp", "an input homography, 3x3 per frame, and infrared of its own size, laid onto the visible inside",
                {"action": "store_true"}),
+        Option("simplify", "the graph always is: constants folded, shapes asked of no tensor that need not be",
+               {"action": "store_true"}),
         Option("opset", f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]} (default: {OPSET})",
                {"type": int, "metavar": "N"}),
         Option("data", "folder of real pairs, to verify with and for int8 to calibrate with (default: generated ones)",
@@ -96,6 +100,9 @@ OPTIONS = {
         Option("timing_cache", "measurements of earlier builds, made if it is not there",
                {"type": Path, "metavar": "FILE"}),
         Option("low_memory", "for boards of 4 to 8 GB", {"action": "store_true"}),
+        Option("hardware", "other GPUs it is to run on, at some cost in speed (default: none)", {"choices": HARDWARE}),
+        Option("version_compatible", "run with later versions of TensorRT too", {"action": "store_true"}),
+        Option("weak_typing", "TensorRT 10: let it choose among the precision's types", {"action": "store_true"}),
         Option("force", "replace an engine that is there", {"action": "store_true"}),
         Option("no_verify", "do not run the file after writing it", {"action": "store_true"}),
         Option("min_psnr", f"least PSNR to the network, of planes (default: {_BOUNDS})",
@@ -194,16 +201,18 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
         if name in given and "no_verify" in given:
             raise InputError(f"{OPTIONS[name].flag} is a bound of the verification that --no-verify leaves out")
     source = open_artefact(weights)
-    if row.built and output is not None and output.exists() and "force" not in given:
-        raise InputError(f"{output} is there, and building it took minutes; --force replaces it")
+    shape = _shape(given)
+    if output is None:
+        output = _name(weights, source, row, precision, shape, given.get("device", 0))
+    _check_output(source, row, output, "force" in given)
     return Job(
         source=source,
-        output=_output(weights, source, row, precision, output),
+        output=output,
         format=row,
         precision=precision,
         io=io,
         warp="warp" in given,
-        shape=_shape(given),
+        shape=shape,
         opset=opset,
         data=None if data is None else Path(data),
         triton=Path(given["triton"]) if "triton" in given else None,
@@ -257,14 +266,25 @@ def _shape(given: dict[str, Any]) -> Shape:
     return Shape(batch, height, width)
 
 
-def _output(weights: str | Path, source: Artefact, row: Format, precision: str, output: Path | None) -> Path:
-    if output is None:
-        bundled = str(weights) in BUNDLED
-        stem = str(weights) if bundled else source.path.stem
+def _name(weights: str | Path, source: Artefact, row: Format, precision: str, shape: Shape, device: int) -> Path:
+    """Beside the weights, or in the working directory for the bundled ones."""
+    bundled = str(weights) in BUNDLED
+    stem = str(weights) if bundled else source.path.stem
+    if row.built:
+        if not hardware.cuda_devices():
+            raise InputError(f"{row.about.split(',')[0]} is named by that GPU, and none is here; give a name with -o")
+        name = engine_name(stem, precision, shape, device)
+    else:
         name = f"{stem}{'' if precision == row.precisions[0] else f'-{precision}'}{row.suffix}"
-        output = Path(name) if bundled else source.path.with_name(name)
-    if output.resolve() == source.path.resolve():
-        raise InputError(f"the output {output} is the file the weights come from; give another with -o")
+    return Path(name) if bundled else source.path.with_name(name)
+
+
+def _check_output(source: Artefact, row: Format, output: Path, force: bool) -> None:
     if not output.parent.is_dir():
         raise InputError(f"the folder {output.parent} does not exist")
-    return output
+    written = [output, output.with_suffix(".onnx")] if row.built else [output]
+    for path in written:
+        if path.resolve() == source.path.resolve():
+            raise InputError(f"{path}, which would be written, is the file the weights come from; give another with -o")
+        if row.built and path.exists() and not force:
+            raise InputError(f"{path} is there, and building an engine takes minutes; --force replaces it")

@@ -86,7 +86,7 @@ def export(job: Job, network: Generator | None = None) -> Result:
                 io=job.io,
                 precision=job.precision,
                 shape=job.shape,
-                bounds=Bounds({**MIN_PSNR, "bf16": MIN_PSNR["fp16"], job.precision: job.min_psnr}, job.tolerance),
+                bounds=Bounds({"bf16": MIN_PSNR["fp16"], job.precision: job.min_psnr}, job.tolerance),
                 pairs=pairs,
                 about_pairs=about_pairs,
             )

@@ -43,7 +43,20 @@ def test_nothing_given_is_one_graph_for_any_size(tmp_path, monkeypatch):
 
 def test_the_command_line_is_the_same_as_keywords(tmp_path):
     out = tmp_path / "a.onnx"
-    words = ["lite", "-o", str(out), "--half", "--imgsz", "480", "640", "--io", "planes", "--min-psnr", "40"]
+    words = [
+        "lite",
+        "-o",
+        str(out),
+        "--half",
+        "--simplify",
+        "--imgsz",
+        "480",
+        "640",
+        "--io",
+        "planes",
+        "--min-psnr",
+        "40",
+    ]
     assert plan(**vars(parsed(*words))) == plan("lite", out, half=True, imgsz=[480, 640], io="planes", min_psnr=40.0)
 
 
@@ -118,6 +131,29 @@ def test_the_output_is_never_the_source(models):
         plan(models / "lite.onnx")
     assert plan(models / "lite.safetensors").output == models / "lite.onnx"
     assert plan(models / "lite.safetensors", half=True).output.name != "lite.onnx"
+
+
+def test_an_engine_is_named_by_what_it_is_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pyldfusion.hardware.cuda_devices", lambda: 0)
+    with pytest.raises(InputError, match="named by that GPU, and none is here; give a name with -o"):
+        plan("lite", format="engine")
+    monkeypatch.setattr("pyldfusion.hardware.cuda_devices", lambda: 1)
+    monkeypatch.setattr("pyldfusion.hardware.cuda_capability", lambda device: (8, 7))
+    options = {"format": "engine", "half": True, "imgsz": [480, 640], "hardware": "same-capability"}
+    job = plan("lite", **options)
+    assert str(job.output) == "lite-fp16-1x480x640-sm87.engine" and job.own["hardware"] == "same-capability"
+    job.output.touch()
+    with pytest.raises(InputError, match=r"sm87\.engine is there, .* --force replaces it"):
+        plan("lite", **options)
+    assert plan("lite", **options, force=True) != job
+
+
+def test_an_engine_never_replaces_what_it_is_made_of(models):
+    with pytest.raises(InputError, match=r"lite\.onnx, which would be written, is the file the weights come from"):
+        plan(models / "lite.onnx", models / "lite.engine", force=True)
+    with pytest.raises(InputError, match=r"lite\.onnx is there"):
+        plan("lite", models / "lite.engine")
 
 
 def test_help_tells_every_format_and_precision(capsys):

@@ -84,6 +84,12 @@ def test_the_command_fails_below_a_bound(models, tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["m.rejected.onnx"]
 
 
+def test_a_bound_holds_in_every_runtime(tiny_network, tiny_frames, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: build_copy(tiny_frames))
+    result = export(plan("lite", tmp_path / "m.onnx", precision="fp16-stored", min_psnr=200.0), tiny_network)
+    assert not result.passed and {row.least for row in result.report.rows if "bf16" not in row.runtime} == {200.0}
+
+
 def test_the_twin_gives_what_the_frames_are_rounded_from(tiny_frames, tmp_path):
     from export import formats
 

@@ -4,6 +4,6 @@
 everything that differs between 8.6, 10.x and 11.x, :mod:`~export.tensorrt.readback` says what was really built.
 """
 
-from .builder import BuildOptions, build_engine, engine_name
+from .builder import HARDWARE, BuildOptions, build_engine, engine_name
 
-__all__ = ["BuildOptions", "build_engine", "engine_name"]
+__all__ = ["HARDWARE", "BuildOptions", "build_engine", "engine_name"]

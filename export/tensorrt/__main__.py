@@ -12,7 +12,7 @@ from pyldfusion.errors import InputError, PyldfusionError
 
 from ..options import axis
 from ..shape import Shape
-from .builder import BuildOptions, build_engine, engine_name
+from .builder import HARDWARE, BuildOptions, build_engine, engine_name
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--hardware",
         default="none",
-        choices=("none", "ampere+", "same-capability"),
+        choices=HARDWARE,
         help="other GPUs it is to run on, at some cost in speed (default: none)",
     )
     made.add_argument("--version-compatible", action="store_true", help="run with later versions of TensorRT too")

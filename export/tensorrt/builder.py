@@ -24,13 +24,15 @@ from . import readback, versions
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["BuildOptions", "build_engine", "engine_name"]
+__all__ = ["HARDWARE", "BuildOptions", "build_engine", "engine_name"]
 
 _log = logging.getLogger("pyldfusion.tensorrt")
 
 #: Part of the GPU's free memory that a build may use as workspace, unless told otherwise. The rest is for weights,
 #: activations and everybody else; a board shares it with the whole system.
 WORKSPACE_SHARE, LOW_MEMORY_SHARE = 0.5, 0.2
+#: The GPUs an engine can be for: the one it is built on, any from Ampere on, any of the same compute capability.
+HARDWARE = ("none", "ampere+", "same-capability")
 #: Optimisation levels of TensorRT: 0 builds fastest, 5 runs fastest; and ours for boards with little memory.
 LEVELS, LOW_MEMORY_LEVEL = range(6), 2
 
@@ -45,7 +47,7 @@ class BuildOptions:
         optimization_level: 0 to 5; None is TensorRT's own choice (3).
         timing_cache: file with measurements of earlier builds, made if it is not there; building again takes seconds.
         low_memory: for boards of 4 to 8 GB: less workspace, no libraries that are large to load, fewer trials.
-        hardware: ``"none"``, ``"ampere+"`` or ``"same-capability"``, see :func:`.versions.compatibility`.
+        hardware: of :data:`HARDWARE`, see :func:`.versions.compatibility`.
         version_compatible: run with later versions of TensorRT too.
         weak_typing: let TensorRT choose among the precision's types, as 8.6 does; for 10.x, where strong typing fails.
         force: replace an engine that is newer than its ONNX file.
