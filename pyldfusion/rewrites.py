@@ -57,7 +57,7 @@ class BlockConv(nn.Module):
                 f"expected the plain convolution, got {type(conv).__name__}: was this network rewritten before?"
             )
         size = conv.kernel_size[0]
-        self.pad = size // 2
+        self.reflect: nn.Module = nn.ReflectionPad2d((size // 2, 0, size // 2, 0))
         # the original kernel is the top left of the first of the 16
         shifts = [(y, self.BLOCK - 1 - y) for y in range(self.BLOCK)]
         kernels = [F.pad(conv.weight.detach(), (*left, *top)) for top in shifts for left in shifts]
@@ -66,8 +66,7 @@ class BlockConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N,C,H,W] -> [N,1,H',W'] with H' and W' multiples of 4, at least H - 10 and W - 10."""
-        x = F.pad(x, (self.pad, 0, self.pad, 0), mode="reflect")
-        return F.pixel_shuffle(F.conv2d(x, self.weight, self.bias, stride=self.BLOCK), self.BLOCK)
+        return F.pixel_shuffle(F.conv2d(self.reflect(x), self.weight, self.bias, stride=self.BLOCK), self.BLOCK)
 
 
 class InPrecision(nn.Module):

@@ -74,7 +74,7 @@ def types(model):
     return {name: onnx.TensorProto.DataType.Name(kind) for name, kind in found.items()}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "int8"])  # which adds Q/DQ to these
 @pytest.mark.parametrize(("variant", "io", "warp"), [("lite", "frames", True), ("full", "frames", False)])
 def test_operators_and_types_are_those_of_tensorrt(variant, io, warp, recipe):
     model = RECIPES[recipe].apply(graph(variant, io, warp=warp))

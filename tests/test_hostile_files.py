@@ -55,4 +55,6 @@ def test_damaged_files(folder, batch):
     ours = [row for row in rows if row["file"].startswith("ours")]
     # damage to what we wrote is found before a runtime sees it; only in a note of the metadata it does not matter
     assert sum(row["outcome"] == "ok" for row in ours) <= len(ours) // 4
-    assert {row["outcome"] for row in rows} <= {"ok", "ArtefactError", "EngineError", "InputError"}
+    known = {"ok", "ArtefactError", "EngineError", "InputError"}
+    for row in rows:  # where TensorRT is not, nothing more can be said of a plan
+        assert row["outcome"] in known or (row["outcome"], row["file"]) == ("DependencyError", "plan.engine"), row
