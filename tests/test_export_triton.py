@@ -22,7 +22,7 @@ def schema():
     """``model_config_pb2``, by its path: the package round it wants a gRPC client."""
     found = importlib.util.find_spec("tritonclient")
     if found is None or not found.submodule_search_locations:
-        pytest.skip("Triton's schema is not here: pip install tritonclient")
+        pytest.skip("Triton's schema is not here: pip install --no-deps tritonclient==2.54.0")
     file = Path(found.submodule_search_locations[0], "grpc", "model_config_pb2.py")
     spec = importlib.util.spec_from_file_location("model_config_pb2", file)
     module = importlib.util.module_from_spec(spec)
