@@ -24,6 +24,23 @@ from .conftest import ROOT
 needs_gstreamer = pytest.mark.skipif(bool(gst.why_not()), reason=gst.why_not().partition(";")[0] or "-")
 
 
+@needs_gstreamer
+def test_errors_of_modules_loaded_after_gstreamer_are_caught():
+    """libgstreamer brings libunwind, which takes libgcc's place in what is loaded later: an exception there aborted."""
+    program = """
+import numpy as np
+from pyldfusion.camera import gst
+gst.load()
+from pyldfusion import _native
+try:
+    _native.entropy(np.zeros((4, 4), np.uint8), np.zeros((1, 9), np.int32), 1)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "entropy: wrong shapes\n"), done.stderr
+
+
 def jetson(name):
     return True
 

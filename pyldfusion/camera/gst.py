@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -25,10 +26,22 @@ _PIXELS: dict[str, tuple[int, str]] = {
 }  # fmt: skip
 
 
+def _libgcc_first() -> None:
+    """Keep C++ exceptions working in modules that are loaded after GStreamer.
+
+    PyGObject loads libgstreamer with global symbols, and with it libunwind, whose ``_Unwind_Resume`` then stands before
+    libgcc's for every library loaded later (OpenVINO, our own): the first exception there aborts the process. What is
+    global first wins.
+    """
+    with suppress(OSError):
+        ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)
+
+
 @cache
 def why_not() -> str:
     """Why GStreamer cannot be used here; empty where it can."""
     try:
+        _libgcc_first()
         import gi
 
         gi.require_version("Gst", "1.0")
@@ -36,9 +49,6 @@ def why_not() -> str:
         gi.require_version("GstVideo", "1.0")
         from gi.repository import Gst, GstApp, GstVideo  # noqa: F401
 
-        # OpenVINO (2026.4) aborts the process when it is loaded after GStreamer's plugins (1.22); before them it works.
-        with suppress(ImportError):
-            import openvino  # noqa: F401
         Gst.init(None)
     except (ImportError, ValueError) as error:
         return f"{error}; {_ADVICE}"
