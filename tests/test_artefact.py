@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyldfusion.artefact import open_artefact, save_weights
+from pyldfusion.artefact import BUNDLED, open_artefact, save_weights
 from pyldfusion.errors import ArtefactError
 from pyldfusion.generator import Generator
 from trainer.start.initialise import initialise
@@ -88,6 +88,13 @@ def test_onnx_weights_and_metadata(tmp_path):
     assert not state["a.bias"].any() and state["a.bias"].shape == (4,)  # dead in the graph, so zero
     assert state["decoder.up.0.bias"].shape == (2,)  # transposed
     assert all(tensor.dtype == np.float32 for tensor in state.values())
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_bundled_files_are_those_that_are_described(name):
+    artefact = open_artefact(name)
+    described = (artefact.path.parent / "README.md").read_text("utf-8")
+    assert f"| {artefact.size / 1e6:.1f} MB | `{artefact.sha256[:16]}` |" in described
 
 
 def test_a_foreign_graph_has_no_weights_of_ours(tmp_path):

@@ -10,8 +10,12 @@ import torch
 
 onnx = pytest.importorskip("onnx")
 
+from export.calibration import feeds  # noqa: E402
+from export.half import compute_in_half  # noqa: E402
 from export.onnx import build_model, graph_hash, write_model  # noqa: E402
+from export.pairs import generated  # noqa: E402
 from export.precision import RECIPES  # noqa: E402
+from export.quantize import quantize  # noqa: E402
 from export.shape import Shape  # noqa: E402
 from pyldfusion.artefact import open_artefact  # noqa: E402
 from pyldfusion.errors import InputError  # noqa: E402
@@ -31,6 +35,7 @@ TENSORRT = {
     "Conv": FLOATS,
     "ConvTranspose": FLOATS,
     "DepthToSpace": FLOATS | INTS,
+    "DequantizeLinear": FLOATS | {"INT8"},
     "Div": FLOATS | INTS,
     "Gather": FLOATS | INTS | {"BOOL"},
     "Gemm": FLOATS,
@@ -41,6 +46,7 @@ TENSORRT = {
     "Max": FLOATS | INTS,
     "Mul": FLOATS | INTS,
     "Pad": FLOATS | INTS,
+    "QuantizeLinear": FLOATS | {"INT8"},
     "Range": FLOATS | INTS,
     "Reciprocal": FLOATS,
     "ReduceMean": FLOATS | INTS,
@@ -74,10 +80,28 @@ def types(model):
     return {name: onnx.TensorProto.DataType.Name(kind) for name, kind in found.items()}
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "int8"])  # which adds Q/DQ to these
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "int8"])
 @pytest.mark.parametrize(("variant", "io", "warp"), [("lite", "frames", True), ("full", "frames", False)])
 def test_operators_and_types_are_those_of_tensorrt(variant, io, warp, recipe):
     model = RECIPES[recipe].apply(graph(variant, io, warp=warp))
+    check_for_tensorrt(model)
+
+
+def test_int8_for_tensorrt_is_signed_and_around_zero():
+    """As an engine is built: the rest in FP16. Its list asks for zero points of 0."""
+    model = compute_in_half(graph())
+    model = quantize(model, feeds(model, generated(1, "calibrate", (32, 40))), activations="symmetric")
+    check_for_tensorrt(model)
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    rounding = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {node.op_type for node in rounding} == {"QuantizeLinear", "DequantizeLinear"}
+    for node in rounding:
+        assert (constants[node.input[1]] > 0).all(), node.name  # a scale, known when the engine is built
+        zero = constants[node.input[2]]
+        assert zero.dtype == np.int8 and not zero.any(), node.name
+
+
+def check_for_tensorrt(model):
     kinds = types(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
@@ -101,6 +125,15 @@ def test_it_is_small_and_says_where_everything_is(variant, most):
     assert {"decoder.norm.1.gamma", "decoder.out.weight"} <= weights
     for node in model.graph.node:
         assert all(name.startswith(node.name) or name == "fused" for name in node.output)
+
+
+@pytest.mark.parametrize("variant", ["lite", "full"])
+def test_the_bundled_graphs_are_what_the_exporter_writes_today(variant):
+    bundled, todays = (
+        [(node.name, node.op_type) for node in model.graph.node if not node.name.startswith("generator.")]
+        for model in (onnx.load(open_artefact(variant).path), graph(variant))
+    )  # without what widens each weight
+    assert bundled == todays
 
 
 @pytest.mark.parametrize("variant", ["lite"])
