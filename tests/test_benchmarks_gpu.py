@@ -19,8 +19,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from benchmarks import gpu  # noqa: E402
-from benchmarks.gpu import bench, checks, fuse, parts, training  # noqa: E402
+from benchmarks.gpu import checks, fuse, parts, training  # noqa: E402
 from benchmarks.gpu.clock import Clock  # noqa: E402
+from benchmarks.gpu.deadline import Deadline  # noqa: E402
+from benchmarks.gpu.measurement import Bench  # noqa: E402
 from benchmarks.gpu.results import RESULTS, Results  # noqa: E402
 from pyldfusion import Fuser  # noqa: E402
 from pyldfusion.artefact import open_artefact  # noqa: E402
@@ -110,14 +112,14 @@ def test_warnings_are_errors_in_the_compile_check(tmp_path):
     right, wrong = tmp_path / "right.cu", tmp_path / "wrong.cu"
     right.write_text("__global__ void kernel(int* p) { *p = 1; }\n")
     wrong.write_text("__global__ void kernel(int* p) { int unused = 2; *p = 1; }\n")
-    assert checks.compile_kernels(gpu.Deadline(500), ["90", "12"], [right])
-    assert not checks.compile_kernels(gpu.Deadline(500), ["90"], [wrong])
-    late = gpu.Deadline(0)
+    assert checks.compile_kernels(Deadline(500), ["90", "12"], [right])
+    assert not checks.compile_kernels(Deadline(500), ["90"], [wrong])
+    late = Deadline(0)
     assert not checks.compile_kernels(late, ["90"], [right]) and late.skipped == ["right.cu"]
 
 
 def test_a_deadline_leaves_out_what_would_not_fit():
-    deadline = gpu.Deadline(50)
+    deadline = Deadline(50)
     assert deadline.allows("short", 1) and not deadline.allows("long", 60)
     assert deadline.skipped == ["long"]
 
@@ -179,9 +181,9 @@ def test_the_sanitizer_s_tools_share_the_time(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "outcome", lambda report: {"passed": 1, "failed": 0, "skipped": 0, "seconds": 0.0})
     monkeypatch.setattr(shutil, "which", lambda name, path=None: "/bin/true")
     options = argparse.Namespace(device="cuda")
-    assert checks.sanitize(Results.open(tmp_path, "cpu"), gpu.Deadline(400), options)
+    assert checks.sanitize(Results.open(tmp_path, "cpu"), Deadline(400), options)
     assert limits == pytest.approx([100, 133, 200, 400], abs=2)  # what earlier ones leave is the others'
-    late = gpu.Deadline(20)
+    late = Deadline(20)
     assert checks.sanitize(Results.open(tmp_path, "cpu"), late, options)
     assert late.skipped == list(checks.TOOLS) and len(limits) == 4
 
@@ -257,7 +259,7 @@ def test_the_floor_counts_every_product(tmp_path):
     results = Results.open(tmp_path, "cpu")
     results.record("peaks", "fp16 product", {"value": 1e-9, "unit": "TFLOP/s"})  # so slow that bytes do not matter
     results.record("peaks", "copy", {"value": 1e9, "unit": "GB/s"})
-    measured = bench.Bench(results, gpu.Deadline(1), Clock("cpu", quick=True), True)
+    measured = Bench(results, Deadline(1), Clock("cpu", quick=True), True)
     network, plane = load_generator("full"), torch.zeros(1, 1, 32, 48)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(plane, plane)

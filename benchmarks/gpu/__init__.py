@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from .deadline import Deadline
 from .results import RESULTS, Results
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -25,25 +26,6 @@ STAGES = ("build", "test", "sanitize", "bench")
 FURTHER = ("endure", "train")
 #: Seconds over its time after which a stage is cut off.
 MARGIN = 35
-
-
-class Deadline:
-    """A stage begins nothing new once its time is over; what it left out is said and can be measured another time."""
-
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
-        self.skipped: list[str] = []
-
-    @property
-    def left(self) -> float:
-        return max(self._end - time.monotonic(), 0.0)
-
-    def allows(self, name: str, seconds: float = 5.0) -> bool:
-        """Whether there is time for something that takes about this long."""
-        if self.left > seconds:
-            return True
-        self.skipped.append(name)
-        return False
 
 
 def main(argv: list[str]) -> int:

@@ -17,12 +17,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from .deadline import Deadline
 from .results import Results
-
-if TYPE_CHECKING:
-    from . import Deadline
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = ROOT / "build" / "gpu"

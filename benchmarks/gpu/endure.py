@@ -6,14 +6,11 @@ import argparse
 import math
 import time
 import warnings
-from typing import TYPE_CHECKING
 
 import torch
 
+from .deadline import Deadline
 from .results import Results
-
-if TYPE_CHECKING:
-    from . import Deadline
 
 STEPS = 500
 #: Memory may settle until then; from then on it must not grow.

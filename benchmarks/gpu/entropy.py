@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from benchmarks.train import authors_entropy
 from pyldfusion import cuda
 
-if TYPE_CHECKING:
-    from .bench import Bench
+from .measurement import Bench
 
 #: What is in a patch decides how often threads meet in a bin: noise, a smooth picture, one value.
 CONTENTS = ("noise", "smooth", "constant")

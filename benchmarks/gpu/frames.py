@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyldfusion import cuda
 
-if TYPE_CHECKING:
-    from .bench import Bench
+from .measurement import Bench
 
 SIZES = ((640, 480), (1920, 1080))
 QUICK = ((24, 16),)

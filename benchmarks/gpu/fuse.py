@@ -6,7 +6,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,8 +18,7 @@ from benchmarks.cpu import authors_network, pairs
 from pyldfusion import Fuser
 from pyldfusion.scene import Scene
 
-if TYPE_CHECKING:
-    from .bench import Bench
+from .measurement import Bench
 
 SIZES = ((640, 480), (1024, 768), (1920, 1080))
 QUICK = ((48, 32),)

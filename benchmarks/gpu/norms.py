@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pyldfusion import cuda
 
-if TYPE_CHECKING:
-    from .bench import Bench
+from .measurement import Bench
 
 EPS = 1e-5
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}

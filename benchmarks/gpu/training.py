@@ -7,16 +7,13 @@ import json
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from pyldfusion.errors import PyldfusionError
 from trainer.run.checkpoint import load_state
 
 from . import checks, parts
+from .deadline import Deadline
 from .results import Results
-
-if TYPE_CHECKING:
-    from . import Deadline
 
 #: What a GPU changes in the recipe: larger crops, made by several processes; and full starts from the bundled lite.
 ON_GPU = ("network.start=lite", "crops.batch_pixels=800000", "data.workers=12")
