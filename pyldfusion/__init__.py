@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ArtefactError,
+    CalibrationError,
     CameraError,
     CudaError,
     DependencyError,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtefactError",
+    "CalibrationError",
     "CameraError",
     "CudaError",
     "DependencyError",

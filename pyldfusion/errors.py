@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "ArtefactError",
+    "CalibrationError",
     "CameraError",
     "CudaError",
     "DependencyError",
@@ -32,6 +33,10 @@ class InputError(PyldfusionError, ValueError):
 
 class DtypeError(InputError, TypeError):
     """An array of an element type that is not accepted."""
+
+
+class CalibrationError(InputError):
+    """A calibration file that cannot be used, or pictures from which no calibration can be had."""
 
 
 class ArtefactError(PyldfusionError, ValueError):

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,43 @@ from numpy.typing import NDArray
 from .artefact import NAMES, Artefact, open_artefact
 from .engines.base import Engine, PipelinedEngine, check_frames, computed, cuda_usable, open_engine, rebuilt
 from .errors import EngineError, InputError
-from .image import MIN_SIDE, Visible, check_color, check_out, check_pair, infrared_to_8bit, is_on_gpu, is_palette
+from .image import (
+    MIN_SIDE,
+    Visible,
+    check_color,
+    check_frame,
+    check_out,
+    check_pair,
+    infrared_to_8bit,
+    is_on_gpu,
+    is_palette,
+)
 from .thermal import check_range
+
+if TYPE_CHECKING:  # they import OpenCV, which importing a Fuser does not
+    from .calibration import Calibration
+    from .registration import Registration
 
 __all__ = ["Fuser"]
 
-#: Frames as the network sees them: infrared uint8 [H,W], and the visible one with its way back.
-Pair = tuple[NDArray[np.uint8], Visible]
+
+class Pair(NamedTuple):
+    """A pair on its way: infrared as the network sees it, uint8 [H,W], and the visible frame with its way back."""
+
+    ir: NDArray[np.uint8]
+    visible: Visible
+    vis: NDArray[Any]
+    cover: NDArray[np.float32] | None
+
+    def restore(self, frame: NDArray[np.uint8]) -> NDArray[Any]:
+        """The fused frame in the kind of ``vis``, and ``vis`` where there is no infrared."""
+        fused = self.visible.restore(frame)
+        if self.cover is None:
+            return fused
+        from .registration import visible_outside
+
+        return visible_outside(fused, self.vis, self.cover)
+
 
 _log = logging.getLogger("pyldfusion")
 
@@ -46,6 +76,9 @@ class Fuser:
         color: ``"bgr"`` as OpenCV reads pictures, or ``"rgb"``: the order of channels in frames, in and out.
         thermal: ``(low, high)``: the counts of a uint16 infrared camera that become black and white. None scales
             every frame by its own 0.5 and 99.5 percentiles.
+        registration: how infrared lies on visible frames: a :class:`~pyldfusion.registration.Registration`, a
+            calibration or the path of one. Pairs may then be as the cameras gave them, of two sizes and views: infrared
+            is laid onto the visible frame first. None takes registered pairs.
         rebuild: a TensorRT engine that was built with another TensorRT or for another GPU is built again from the
             ONNX file beside it, and kept there under a name of its own; without it that is an error that says so.
 
@@ -74,8 +107,10 @@ class Fuser:
         threads: int | None = None,
         color: str = "bgr",
         thermal: Sequence[float] | None = None,
+        registration: Registration | Calibration | str | Path | None = None,
         rebuild: bool = False,
     ) -> None:
+        self._registration = _open_registration(registration)
         self._color = check_color(color)
         self._thermal = check_range(thermal)
         self._lock = threading.Lock()
@@ -131,21 +166,22 @@ class Fuser:
         color: str | None = None,
         thermal: Sequence[float] | None = None,
     ) -> NDArray[Any]:
-        """Fuse one pair of registered frames.
+        """Fuse one pair of frames, registered ones or those that the Fuser's registration is for.
 
         Args:
             ir: infrared, HxW, HxWx1 or HxWx3; uint8, uint16 or float in [0, 1]. Three channels that differ (a
                 palette) are turned to luma, with one warning.
-            vis: visible, HxW, HxWx1 or HxWx3, of the same size; uint8, uint16 or float in [0, 1]. Any size from
-                16x16, any strides. The network sees 8 bits of it; uint16 and float keep theirs, because what fusion
-                changes in the luma is added to the original.
+            vis: visible, HxW, HxWx1 or HxWx3, of the same size where there is no registration; uint8, uint16 or float
+                in [0, 1]. Any size from 16x16, any strides. The network sees 8 bits of it; uint16 and float keep
+                theirs, because what fusion changes in the luma is added to the original.
             out: where to write the result: of vis's shape and dtype, any strides. It may be ``vis`` itself.
             color: the order of channels for this call, instead of the Fuser's.
             thermal: the range of a uint16 ``ir`` for this call, instead of the Fuser's.
 
         Returns:
-            The fused frame, of vis's shape and dtype: ``out`` if it was given, else a new array that is the caller's
-            own; the Fuser keeps no reference and writes to it no more. ``ir`` and ``vis`` are only read.
+            The fused frame, of vis's shape and dtype (of the common view where a registration crops): ``out`` if it was
+            given, else a new array that is the caller's own; the Fuser keeps no reference and writes to it no more.
+            ``ir`` and ``vis`` are only read.
 
         Raises:
             InputError, DtypeError: an argument that cannot be used, by name, with what came and what is expected.
@@ -162,8 +198,8 @@ class Fuser:
             return self._fuse_on_gpu(ir, vis, out, color, thermal)
         pair = self._prepare(ir, vis, color, thermal)
         if out is not None:
-            check_out(out, vis)
-        fused = pair[1].restore(self._submit([pair])()[0])
+            check_out(out, pair.vis)
+        fused = pair.restore(self._submit([pair])()[0])
         if out is None:
             return fused.astype(vis.dtype, copy=False)  # vis may have the other byte order
         np.copyto(out, fused)
@@ -241,7 +277,7 @@ class Fuser:
         """Get ready for frames of ``size``: engines compile and allocate at the first frame of a size.
 
         Args:
-            size: (width, height) of the frames to come, from 16 up.
+            size: (width, height) of the fused frames to come, from 16 up.
             batch: how many :meth:`fuse_batch` will be given.
 
         Raises:
@@ -259,8 +295,10 @@ class Fuser:
             )
         ir = np.zeros((height, width), np.uint8)
         vis = np.zeros((height, width, 3), np.uint8)
+        pair = Pair(ir, Visible(vis), vis, None)
         for _ in range(2 if self._open().depth > 1 else 1):  # a GPU's graphs are recorded the second time
-            self.fuse_batch([ir] * batch, [vis] * batch)
+            for _ in self._pipeline([pair] * batch, self._open().batch):
+                pass
 
     def close(self) -> None:
         """Give the model's memory back. Frames that are being fused in other threads are finished first."""
@@ -285,6 +323,9 @@ class Fuser:
         """Both frames as the network sees them."""
         color = self._color if color is None else check_color(color)
         counts = self._thermal if thermal is None else check_range(thermal)
+        cover = None
+        if self._registration is not None:
+            ir, vis, cover = self._registration.join(check_frame("ir", ir), check_frame("vis", vis))
         ir, vis = check_pair(ir, vis)
         if counts is not None and ir.dtype != np.uint16:
             raise InputError(f"thermal is given, but ir has dtype {ir.dtype}; a range is for uint16 infrared alone")
@@ -295,7 +336,7 @@ class Fuser:
                 "which is not its temperature; give the camera's grey (white-hot) or 16-bit output instead",
                 stacklevel=3,
             )
-        return infrared_to_8bit(ir, color, counts), Visible(vis, color)
+        return Pair(infrared_to_8bit(ir, color, counts), Visible(vis, color), vis, cover)
 
     def _open(self) -> Engine:
         if self._engine is None:
@@ -315,17 +356,17 @@ class Fuser:
                 if len(under_way) < depth:
                     continue
             done, fused = under_way.popleft()
-            for (_, visible), frame in zip(done, fused(), strict=True):
-                yield visible.restore(frame)
+            for pair, frame in zip(done, fused(), strict=True):
+                yield pair.restore(frame)
 
     def _submit(self, pairs: Sequence[Pair]) -> Callable[[], NDArray[np.uint8]]:
         """Begin to fuse pairs of one size; what is returned waits for the frames [N,H,W,3]."""
         self._open()
         if len(pairs) == 1:
-            ir, vis = pairs[0][0][None, ..., None], pairs[0][1].frame[None]
+            ir, vis = pairs[0].ir[None, ..., None], pairs[0].visible.frame[None]
         else:
-            ir = np.stack([ir for ir, _ in pairs])[..., None]
-            vis = np.stack([visible.frame for _, visible in pairs])
+            ir = np.stack([pair.ir for pair in pairs])[..., None]
+            vis = np.stack([pair.visible.frame for pair in pairs])
         check_frames(self._artefact, ir.shape[:3])
         with self._lock:
             engine = self._open()
@@ -343,6 +384,11 @@ class Fuser:
                 f"{name} is a {type(frame).__name__} on a GPU, and this Fuser computes on the CPU; copy it to a NumPy "
                 "array, or open the Fuser with device='cuda'"
             )
+        if self._registration is not None:
+            raise InputError(
+                "frames on a GPU must be registered: this Fuser's registration is for NumPy arrays; "
+                "pyldfusion.cuda.frame_to_plane warps there, with the inverse of Registration.field(...).homography"
+            )
         with self._lock:
             fused = cast(PipelinedEngine, self._open()).fuse_arrays(ir, vis, out, color, counts)
         return fused if out is None else out
@@ -355,6 +401,14 @@ def _frames(name: str, frames: Any) -> list[Any]:
         raise InputError(
             f"{name} is a {type(frames).__name__}; expected a list of frames or an array [N,...]"
         ) from error
+
+
+def _open_registration(given: Registration | Calibration | str | Path | None) -> Registration | None:
+    if given is None:
+        return None
+    from .registration import as_registration
+
+    return as_registration(given)
 
 
 def _default_model(device: str | None, engine: str | None) -> tuple[str, str]:

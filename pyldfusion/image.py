@@ -21,6 +21,7 @@ __all__ = [
     "MIN_SIDE",
     "Visible",
     "check_color",
+    "check_frame",
     "check_out",
     "check_pair",
     "infrared_to_8bit",
@@ -62,7 +63,7 @@ def check_pair(ir: Any, vis: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         DtypeError: not an array, or of another element type.
         InputError: another shape, empty, under 16 pixels a side, sizes that differ, floats that are NaN or outside.
     """
-    ir, vis = _check_frame("ir", ir), _check_frame("vis", vis)
+    ir, vis = check_frame("ir", ir), check_frame("vis", vis)
     if ir.shape[:2] != vis.shape[:2]:
         raise InputError(
             f"ir is {ir.shape[1]}x{ir.shape[0]} and vis is {vis.shape[1]}x{vis.shape[0]} (width x height); expected "
@@ -71,7 +72,8 @@ def check_pair(ir: Any, vis: Any) -> tuple[NDArray[Any], NDArray[Any]]:
     return ir, vis
 
 
-def _check_frame(name: str, frame: Any) -> NDArray[Any]:
+def check_frame(name: str, frame: Any) -> NDArray[Any]:
+    """One frame of a pair, as :func:`check_pair` checks it."""
     if not isinstance(frame, np.ndarray):
         raise DtypeError(f"{name} is a {type(frame).__name__}; expected a NumPy array")
     dtype = frame.dtype

@@ -145,7 +145,7 @@ def test_another_aspect_needs_a_word(folder, capsys):
     write_image("wide.png", cv2.resize(read_image("ir.png"), (96, 60)))
     assert fuse("wide.png", "vis.png", "a.png") == 2
     err = capsys.readouterr().err
-    assert "96x60" in err and "--homography" in err and "--resize" in err and not Path("a.png").exists()
+    assert "96x60" in err and "--calibration" in err and "--resize" in err and not Path("a.png").exists()
     assert fuse("wide.png", "vis.png", "--resize", "a.png") == 0
 
 
@@ -170,7 +170,7 @@ def test_unregistered_pairs_are_warned_of_once(folder, capsys):
         os.rename(f"vis/{vis}.png", f"other/{name}.png")
     assert fuse("ir", "other") == 0
     err = capsys.readouterr().err
-    assert err.count("look unregistered") == 1 and "--homography" in err
+    assert err.count("look unregistered") == 1 and "--calibration" in err
 
 
 def test_swapped_arguments_are_noticed(folder, capsys):

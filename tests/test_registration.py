@@ -8,11 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
+from pyldfusion import Fuser, kernels
+from pyldfusion.calibration import Calibration, Lens, Plane, load_calibration, save_calibration
+from pyldfusion.camera import CameraPair
+from pyldfusion.cli import main
 from pyldfusion.errors import InputError
 from pyldfusion.media import read_image
 from pyldfusion.registration import (
     UNREGISTERED_BELOW,
     Registration,
+    as_registration,
     edge_correlation,
     load_homography,
     visible_outside,
@@ -199,3 +204,101 @@ def test_real_pairs_are_told_from_strangers(shared):
         other.append(edge_correlation(cv2.resize(ir, vis.shape[1::-1]), vis))
     assert np.mean(np.less(own, UNREGISTERED_BELOW)) <= 0.07
     assert np.mean(np.less(other, UNREGISTERED_BELOW)) >= 0.95
+
+
+def test_cropping_to_the_common_view_moves_nothing():
+    ir, vis = Scene(seed=3, size=(160, 120)).render(t=0.0)
+    shift = np.array([[1, 0, 20.0], [0, 1, -7], [0, 0, 1]])
+    whole, _, cover = Registration(shift).join(ir, vis)
+    placed, cropped, none = Registration(shift, outside="crop").join(ir, vis)
+    assert none is None and cover is not None
+    assert cropped.shape[:2] == placed.shape == (112, 140)  # of 113: even numbers alone
+    assert np.array_equal(placed, whole[:112, 20:]) and np.array_equal(cropped, vis[:112, 20:])
+    assert cover[:112, 28:].min() > 0
+    repeated, same, none = Registration(shift, outside="repeat").join(ir, vis)
+    assert none is None and same.shape == vis.shape and np.array_equal(repeated, whole)
+
+
+def test_the_native_kernel_does_what_a_field_says():
+    ir, vis = Scene(seed=3, size=(160, 120)).render(t=0.0)
+    turn = np.array([[0.97, 0.05, 6.0], [-0.04, 0.98, 5], [1e-4, 0, 1]])
+    registration = Registration(turn, outside="crop")
+    field = registration.field((160, 120), (160, 120))
+    plane = kernels.frame_to_plane(
+        ir, "grey", size=field.box[2:], matrix=np.linalg.inv(field.homography), dtype=np.uint8
+    )
+    assert np.abs(plane.astype(int) - registration.join(ir, vis)[0]).max() <= 4  # OpenCV's weights have 5 bits
+    assert np.abs(plane.astype(int) - registration.join(ir, vis)[0]).mean() < 0.5
+
+
+def test_a_common_view_that_is_none():
+    for x, words in ((200.0, "nothing"), (150.0, "common view")):
+        with pytest.raises(InputError, match=words):
+            Registration(np.array([[1, 0, x], [0, 1, 0], [0, 0, 1.0]]), outside="crop").field((160, 120), (160, 120))
+
+
+def test_lenses_bend_as_opencv_says():
+    """Against undistorting the infrared picture first, which is what people do by hand."""
+    matrix = np.array([[150.0, 0, 79.5], [0, 150, 59.5], [0, 0, 1]])
+    lens = Lens(matrix, np.array([-0.3, 0.1, 0.002, -0.001, 0]))
+    shift = np.array([[1, 0, 5.0], [0, 1, 3], [0, 0, 1]])
+    ir = cv2.GaussianBlur(Scene(seed=3, size=(160, 120)).render(t=0.0).ir, (0, 0), 2)
+    calibration = Calibration((160, 120), (160, 120), (Plane(shift),), ir_lens=lens)
+    placed, cover = Registration(calibration=calibration).place(ir, (160, 120))
+    straight = cv2.warpPerspective(cv2.undistort(ir, matrix, lens.distortion), shift, (160, 120))
+    assert cover is None  # what such a lens sees is wider than its undistorted picture
+    assert np.abs(placed.astype(int) - straight)[8:, 8:].max() <= 3
+    bent = Calibration((160, 120), (160, 120), (Plane(np.eye(3)),), ir_lens=lens, vis_lens=lens)
+    assert np.abs(Registration(calibration=bent).place(ir, (160, 120))[0].astype(int) - ir).max() <= 2
+
+
+def test_options_that_do_not_go_together():
+    calibration = Calibration((160, 120), (160, 120), (Plane(np.eye(3)),))
+    for arguments, words in (
+        ({"outside": "cropped"}, "did you mean 'crop'"),
+        ({"homography": np.eye(3), "calibration": calibration}, "one of them"),
+        ({"distance": 3.0}, "without a calibration"),
+        ({"calibration": calibration, "distance": 3.0}, "without a distance"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Registration(**arguments)
+    with pytest.raises(InputError, match="a dict"):
+        as_registration({})
+    assert as_registration(None) is None
+
+
+@pytest.mark.parametrize("outside", ["mask", "crop", "repeat"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_fuser_fuses_pairs_as_cameras_gave_them(tmp_path, outside, dtype):
+    ir, vis = Scene(seed=3, size=(160, 120)).render(t=0.0)
+    scaled = {np.uint8: vis, np.uint16: vis.astype(np.uint16) * 257, np.float32: vis.astype(np.float32) / 255}[dtype]
+    shift = np.array([[1, 0, 20.0], [0, 1, -7], [0, 0, 1]])
+    registration = Registration(calibration=Calibration((160, 120), (160, 120), (Plane(shift),)), outside=outside)
+    placed, seen, cover = registration.join(ir, scaled)
+    with Fuser("pyramid") as plain, Fuser("pyramid", registration=registration) as fuser:
+        expected = plain.fuse(placed, seen)
+        fused = fuser.fuse(ir, scaled)
+        batch = fuser.fuse_batch([ir, ir], [scaled, scaled])
+        fuser.warmup((64, 48))
+    if cover is not None:
+        expected = visible_outside(expected, seen, cover)
+        assert np.array_equal(fused[:, :20], scaled[:, :20])
+    assert fused.dtype == dtype and np.array_equal(fused, expected) and np.array_equal(batch, [fused, fused])
+
+
+def test_camera_pairs_and_streams_take_a_calibration(tmp_path):
+    shift = np.array([[1, 0, 20.0], [0, 1, -7], [0, 0, 1]])
+    save_calibration(Calibration((160, 120), (160, 120), (Plane(shift),)), tmp_path / "c.json")
+    for name, frame in zip(("ir", "vis"), Scene(seed=3, size=(160, 120)).render(t=0.0), strict=True):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), frame)
+    registration = Registration(calibration=load_calibration(tmp_path / "c.json"), outside="crop")
+    with CameraPair(str(tmp_path / "ir.png"), str(tmp_path / "vis.png"), registration=registration) as pairs:
+        (pair,) = pairs
+        ir, vis = pair
+        assert ir.shape == vis.shape[:2] == (112, 140) and pair.ir.image.shape == (120, 160)
+    both = [str(tmp_path / "ir.png"), str(tmp_path / "vis.png")]
+    options = ["--calibration", str(tmp_path / "c.json"), "--outside", "crop", "--model", "pyramid", "-q"]
+    assert main(["stream", *both, str(tmp_path / "streamed_%d.png"), *options]) == 0
+    assert main(["fuse", *both, str(tmp_path / "fused.png"), *options]) == 0
+    streamed = cv2.imread(str(next(tmp_path.glob("streamed_*.png"))))
+    assert np.array_equal(streamed, cv2.imread(str(tmp_path / "fused.png"))) and streamed.shape[:2] == (112, 140)

@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..calibration.file import Calibration
+from ..registration import Registration, as_registration
 from .events import Events
 from .frame import Frame
 from .handover import Ended, Handover
@@ -36,9 +39,11 @@ class CameraPair:
         policy, max_skew, ir_delay, lost_after: as for :class:`Pairer`, times in seconds.
         alone: whether to give pairs of which one frame is None while its camera is lost.
         events: where to tell of what goes wrong.
+        registration: how infrared lies on visible pictures, a ``Registration``, a calibration or the path of one: pairs
+            then unpack as pictures of one view. Their frames stay as they came.
 
     Raises:
-        InputError: an address or a policy that cannot be.
+        InputError: an address, a policy or a calibration that cannot be.
         CameraError: a camera that cannot be opened.
 
     Example:
@@ -58,7 +63,9 @@ class CameraPair:
         lost_after: float = 1.0,
         alone: bool = False,
         events: Events | None = None,
+        registration: Registration | Calibration | str | Path | None = None,
     ) -> None:
+        self.registration = as_registration(registration)
         self.events = events or Events()
         addresses = [parse(text, "source") if isinstance(text, str) else text for text in (ir, vis)]
         devices = [open_device(address) for address in addresses]
@@ -103,7 +110,8 @@ class CameraPair:
                 if isinstance(camera.device, FileDevice):
                     camera.device.begin(now)  # two files begin together
                 camera.start(self._deliver(name), self._end(name))
-        return self._newest() if self.live else self._every()
+        pairs = self._newest() if self.live else self._every()
+        return pairs if self.registration is None else (replace(p, registration=self.registration) for p in pairs)
 
     def stop(self) -> None:
         """Make the iterator end; may be called from another thread or a signal handler."""

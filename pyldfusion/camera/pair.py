@@ -16,6 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import InputError, did_you_mean
+from ..registration import Registration
 from .frame import Frame
 
 __all__ = ["POLICIES", "SIDES", "FramePair", "Pairer"]
@@ -38,13 +39,14 @@ UNKNOWN_PERIOD = 0.04
 
 @dataclass(frozen=True, eq=False)
 class FramePair:
-    """An infrared and a visible frame of one moment; unpacks as their pictures, ``ir, vis = pair``.
+    """An infrared and a visible frame of one moment; unpacks as their pictures, ``ir, vis = pair``, registered.
 
     Attributes:
         ir, vis: the frames; None where that camera is lost.
         skew: time of the infrared less that of the visible frame, in seconds, None without one of them.
         held: whether one of them was in a pair before, or is further away than the greatest skew.
         number: from 0.
+        registration: how the pictures that it unpacks as are laid on each other; None leaves them as they are.
     """
 
     ir: Frame | None
@@ -52,8 +54,12 @@ class FramePair:
     skew: float | None
     held: bool
     number: int
+    registration: Registration | None = None
 
     def __iter__(self) -> Iterator[NDArray[Any] | None]:
+        if self.registration is not None and self.ir is not None and self.vis is not None:
+            yield from self.registration.join(self.ir.image, self.vis.image)[:2]
+            return
         yield None if self.ir is None else self.ir.image
         yield None if self.vis is None else self.vis.image
 

@@ -32,7 +32,7 @@ class Prepared:
 
     Attributes:
         ir: uint8 [H,W] on the visible frame; None where there is no infrared to fuse.
-        vis: as the camera gave it; None where that camera is lost.
+        vis: as the camera gave it, or the common view of it; None where that camera is lost.
         cover: where infrared is, as of ``Registration.place``.
         flags: what is not as it should be: ``"ir lost"``, ``"vis lost"``, ``"ir frozen"``, ``"ir unusable"``,
             ``"held"``.
@@ -83,6 +83,8 @@ class Preparer:
         self._columns = ColumnNoise() if column_noise else None
         self._events = events or Events()
         self._size: tuple[int, int] | None = None  # of the visible frame
+        calibration = self._registration.calibration
+        self._ir_size = None if calibration is None else calibration.ir_size
         self._worked = False
         self._last: tuple[Frame, NDArray[np.uint8]] | None = None
 
@@ -99,23 +101,35 @@ class Preparer:
         if vis is not None:
             self._size = vis.shape[1], vis.shape[0]
         if pair.ir is None:
-            return Prepared(None, vis, None, tuple(flags), pair)
+            return self._alone(vis, flags, pair)
         if self._freeze(pair.ir):
             flags.append("ir frozen")
             self._events.tell("ir frozen", "ir: the same picture again and again; a shutter calibration?")
             if self._hide_frozen and vis is not None:
-                return Prepared(None, vis, None, tuple(flags), pair)
+                return self._alone(vis, flags, pair)
         try:
             grey = self._grey(pair.ir)
-            size = self._size or (grey.shape[1], grey.shape[0])
-            placed, cover = self._registration.place(grey, size)
+            self._ir_size = grey.shape[1], grey.shape[0]
+            placed, cover = self._registration.place(grey, self._size or self._ir_size)
         except (BadFrame, InputError) as error:
             if not self._worked:
                 raise InputError(str(error)) from None
             self._events.tell("ir unusable", f"ir: {error}")
-            return Prepared(None, vis, None, (*flags, "ir unusable"), pair)
+            return self._alone(vis, [*flags, "ir unusable"], pair)
         self._worked = True
-        return Prepared(placed, vis, cover, tuple(flags), pair)
+        return Prepared(placed, self._box(vis), cover, tuple(flags), pair)
+
+    def _alone(self, vis: NDArray[Any] | None, flags: list[str], pair: FramePair) -> Prepared:
+        return Prepared(None, self._box(vis), None, tuple(flags), pair)
+
+    def _box(self, vis: NDArray[Any] | None) -> NDArray[Any] | None:
+        """What of the visible frame is shown, with or without an infrared one, so that pictures keep their size."""
+        if vis is None or self._ir_size is None:
+            return vis
+        try:
+            return self._registration.field(self._ir_size, (vis.shape[1], vis.shape[0])).crop(vis)
+        except InputError:  # of another aspect, which is told where infrared comes with it
+            return vis
 
     def _grey(self, frame: Frame) -> NDArray[np.uint8]:
         """The infrared frame in 8 bits, at its own size."""

@@ -196,6 +196,7 @@ class Recording:
     """
 
     live = False
+    registration = None  # is not recorded: the frames are as they came
 
     def __init__(self, folder: str | Path, events: Events | None = None) -> None:
         self.events = events or Events()

@@ -50,7 +50,7 @@ class Stream:
         fuser: what fuses; it is not closed here.
         pairs: the cameras, made with ``alone=True`` if the stream is to go on with one of them.
         outputs: addresses as in ``pyldfusion stream --help``.
-        preparer: gain, registration and corrections.
+        preparer: gain, registration and corrections; without one, the registration is that of ``pairs``.
         view, palette: as of ``views.view_picture``.
         words: whether to write rate, latency and skew on the picture.
         record: a folder for the pairs as they come, see :class:`Recorder`.
@@ -77,7 +77,7 @@ class Stream:
         record: str | Path | None = None,
     ) -> None:
         self._fuser, self._pairs = fuser, pairs
-        self._preparer = preparer or Preparer(events=pairs.events)
+        self._preparer = preparer or Preparer(pairs.registration, events=pairs.events)
         self._view, self._palette, self._words = view, palette, words
         self._latencies, self._rate = Latencies(), Rate()
         self._now_rate = 0.0

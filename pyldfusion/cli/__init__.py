@@ -28,6 +28,7 @@ __all__ = ["main"]
 VERBS = {
     "fuse": "fuse",
     "stream": "stream",
+    "calibrate": "calibrate",
     "eval": "eval",
     "demo": "demo",
     "info": "info",

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, PyldfusionError
 from .console import Console
-from .options import size
+from .options import add_registration_options, open_registration, size
 
 if TYPE_CHECKING:
     from ..media import FilePairs, Pair, StreamPairs
@@ -49,19 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("infrared").add_argument
     add("--raw-size", type=size, metavar="WxH", help="size of raw infrared files (little-endian, 16 bits, no header)")
     add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="values of 16-bit infrared for black and white")
-    add = parser.add_argument_group("infrared of another view").add_mutually_exclusive_group().add_argument
-    add("--homography", metavar="FILE", help="3x3, infrared to visible pixels: text, .json, .npy or .yml")
-    add("--resize", action="store_true", help="stretch infrared whose aspect differs by more than 2 %%")
+    add_registration_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from ..media import FilePairs, StreamPairs, open_pairs
-    from ..registration import Registration, load_homography
     from ..thermal import check_range
 
     if args.csv == "-" and args.json == "-":
         raise InputError("--csv and --json would both be printed; give one of them a file name after it")
-    registration = Registration(load_homography(args.homography) if args.homography else None, args.resize)
+    registration = open_registration(args)
     thermal = check_range(args.thermal)
     pairs = open_pairs(args.ir, args.vis, args.raw_size)
     fused = _fused_of(args.fused, pairs)
@@ -113,10 +110,10 @@ def _metrics(
     from ..metrics import evaluate
 
     height, width = vis.shape[:2]
-    if registration.homography is None and ir.shape[:2] != (height, width):
+    if registration.only_resizes and ir.shape[:2] != (height, width):
         came = f"{ir.shape[1]}x{ir.shape[0]}"
         console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
-    ir, _ = registration.place(ir, (width, height))
+    ir, vis, _ = registration.join(ir, vis)
     if ir.dtype.itemsize == 2:
         ir = infrared_to_8bit(ir, thermal=thermal)
     with warnings.catch_warnings(record=True) as caught:

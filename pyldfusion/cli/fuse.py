@@ -201,8 +201,8 @@ class _Worker:
             self.console.note("IR is in colour and VIS is grey: are they swapped? IR comes first", kind="swapped")
         height, width = vis.shape[:2]
         came = f"{ir.shape[1]}x{ir.shape[0]}"
-        ir, cover = self.registration.place(ir, (width, height))
-        if self.registration.homography is None and came != f"{width}x{height}":
+        ir, vis, cover = self.registration.join(ir, vis)
+        if self.registration.only_resizes and came != f"{width}x{height}":
             self.console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
         if compare:
             self._correlations.append(edge_correlation(ir, vis))
@@ -220,8 +220,8 @@ class _Worker:
         self.last = written[self.views[0]]
         return {
             "out": written,
-            "width": width,
-            "height": height,
+            "width": vis.shape[1],
+            "height": vis.shape[0],
             "milliseconds": round(milliseconds, 2),
             "edge_correlation": round(self._correlations[-1], 4),
         }
@@ -234,7 +234,7 @@ class _Worker:
             self.console.note(
                 f"the infrared and the visible picture look unregistered (their edges correlate by "
                 f"{self.correlation:.2f}; registered pairs have more than {UNREGISTERED_BELOW}), so expect "
-                "double contours; align them first, or give --homography FILE (3x3, infrared to visible pixels)",
+                "double contours; pyldfusion calibrate finds out how they lie, --calibration FILE uses it",
                 kind="unregistered",
             )
 

@@ -32,16 +32,30 @@ def open_fuser(args: argparse.Namespace, **options: Any) -> Fuser:
 
 def add_registration_options(parser: argparse.ArgumentParser) -> None:
     """How infrared of another view comes onto the visible frame; `open_registration` does what they say."""
-    add = parser.add_argument_group("infrared of another view").add_mutually_exclusive_group().add_argument
+    group = parser.add_argument_group("infrared of another view")
+    add = group.add_mutually_exclusive_group().add_argument
+    add("--calibration", metavar="FILE", help="what pyldfusion calibrate wrote")
     add("--homography", metavar="FILE", help="3x3, infrared to visible pixels: text, .json, .npy or .yml")
     add("--resize", action="store_true", help="stretch infrared whose aspect differs by more than 2 %%")
+    add = group.add_argument
+    add("--distance", type=float, metavar="M", help="metres to what is looked at, for a calibration at several")
+    add("--outside", default="mask", metavar="WHAT",
+        help="where infrared sees nothing: mask (the visible picture alone, default), crop (to what both see), or "
+        "repeat (its border is fused)")  # fmt: skip
 
 
 def open_registration(args: argparse.Namespace) -> Registration:
     """The Registration that the options ask for. Raises InputError."""
+    from ..calibration import load_calibration
     from ..registration import Registration, load_homography
 
-    return Registration(load_homography(args.homography) if args.homography else None, args.resize)
+    return Registration(
+        load_homography(args.homography) if args.homography else None,
+        args.resize,
+        calibration=load_calibration(args.calibration) if args.calibration else None,
+        distance=args.distance,
+        outside=args.outside,
+    )
 
 
 def add_palette(group: argparse._ArgumentGroup) -> None:

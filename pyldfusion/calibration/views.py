@@ -1,0 +1,75 @@
+"""Pairs of pictures to calibrate with: from files those that lie evenly apart, from cameras one every second or so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..camera.uri import Address, parse
+from ..errors import CameraError
+from ..media import FilePairs, Pair, open_pairs
+
+__all__ = ["Taken", "take_views"]
+
+#: Name, infrared and visible picture.
+Taken = tuple[str, NDArray[Any], NDArray[Any]]
+
+#: Frames of a video of unknown length that lie between two views.
+STEP = 10
+
+
+def take_views(ir: str, vis: str, count: int, interval: float, timeout: float) -> Iterator[Taken]:
+    """Up to ``count`` pairs of two pictures, directories, patterns or videos, or what two cameras see.
+
+    Args:
+        ir, vis: as in ``pyldfusion fuse`` or ``pyldfusion stream``.
+        count: of files it is the number of pairs; from cameras it is the caller who has had enough.
+        interval: seconds between two pairs of cameras.
+        timeout: seconds after which cameras end.
+
+    Raises:
+        InputError, CameraError: what cannot be opened or read.
+    """
+    addresses = [parse(text, "source") for text in (ir, vis)]
+    if all(address.scheme.name == "file" for address in addresses):
+        return _from_files(addresses[0].target, addresses[1].target, count)
+    return _from_cameras(addresses, interval, timeout)
+
+
+def _from_files(ir: str, vis: str, count: int) -> Iterator[Taken]:
+    pairs = open_pairs(ir, vis)
+    chosen = None if pairs.count is None else {round((k + 0.5) * pairs.count / count - 0.5) for k in range(count)}
+    of_files = isinstance(pairs, FilePairs)
+    given = 0
+    for index, pair in enumerate(pairs):
+        if (index in chosen) if chosen is not None else index % STEP == 0:
+            yield _read(pair, of_files)
+            given += 1
+        if given == count:
+            return
+
+
+def _read(pair: Pair, of_files: bool) -> Taken:
+    frames = pair.read()
+    return (pair.name if of_files else pair.vis, *frames)
+
+
+def _from_cameras(addresses: list[Address], interval: float, timeout: float) -> Iterator[Taken]:
+    from ..camera import CameraPair
+
+    with CameraPair(*addresses) as pairs:
+        start, last = time.monotonic(), float("-inf")
+        for pair in pairs:
+            if pair.ir is None or pair.vis is None:
+                continue
+            now = pair.vis.time
+            if now - last >= interval:
+                last = now
+                yield f"second {time.monotonic() - start:.0f}", pair.ir.image, pair.vis.image
+            if time.monotonic() - start > timeout:
+                return
+    if last == float("-inf"):
+        raise CameraError(f"{addresses[0]} and {addresses[1]} gave no pair of frames")

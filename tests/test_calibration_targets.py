@@ -1,0 +1,167 @@
+"""Targets drawn into both views of a scene: points, one homography of all views, and the command."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.drawn_targets import TRUTH, pair
+from pyldfusion import CalibrationError, InputError
+from pyldfusion.calibration import load_calibration
+from pyldfusion.calibration.fit import View, fit_views
+from pyldfusion.calibration.geometry import grid_error
+from pyldfusion.calibration.targets import find, match, parse_target, read_points
+from pyldfusion.cli import main
+from pyldfusion.scene import Scene
+
+SIZE = 640, 480
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return Scene(1, SIZE, "day", people=1, cars=1)
+
+
+@pytest.fixture(scope="module")
+def circles(scene):
+    return [pair("circles", (7, 5), seed, scene=scene) for seed in (0, 3)]
+
+
+@pytest.fixture
+def folders(tmp_path, circles):
+    for index, frames in enumerate(circles):
+        for name, frame in zip(("ir", "vis"), frames, strict=True):
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"{index}.png"), frame)
+    return tmp_path
+
+
+def fitted(words, frames):
+    target = parse_target(words)
+    return fit_views([View(str(k), *match(target, *two)) for k, two in enumerate(frames)], SIZE)
+
+
+@pytest.mark.parametrize("words, grid", [(["checkerboard", "8x6"], (8, 6)), (["apriltag"], (3, 2))])
+@pytest.mark.parametrize("heated", [True, False])
+def test_targets_give_the_homography_within_half_a_pixel(scene, words, grid, heated):
+    fit = fitted(words, [pair(words[0], grid, 2, scene=scene, heated=heated)])
+    assert grid_error(fit.homography, TRUTH, SIZE) < 0.5 and fit.rmse < 0.5
+
+
+def test_circles_of_two_views_give_it(circles):
+    fit = fitted(["circles", "5x7"], circles)  # rows and columns the other way round are found too
+    assert grid_error(fit.homography, TRUTH, SIZE) < 0.2 and fit.rmse < 0.2 and fit.warning == ""
+
+
+def test_small_16_bit_pictures_are_enlarged(circles):
+    small = cv2.resize(circles[0][0], (160, 120), interpolation=cv2.INTER_AREA).astype(np.uint16) * 9 + 7000
+    points = find(parse_target(["circles", "7x5"]), small)[0]
+    large = find(parse_target(["circles", "7x5"]), circles[0][0])[0]
+    assert np.abs((points + 0.5) * 4 - 0.5 - large).max() < 0.6
+
+
+def test_what_is_no_target():
+    for words, said in (
+        (["circle", "7x5"], "did you mean 'circles'"), (["circles"], "CxR"), (["circles", "7by5"], "columns x rows"),
+        (["circles", "2x5"], "at least 3"), (["apriltag", "36h12"], "did you mean '36h1"), (["points"], "FILE"),
+        (["circles", "7x5", "ir", "vis"], "IR and VIS before it"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            parse_target(words)
+    with pytest.raises(CalibrationError, match="not found in the infrared"):
+        match(parse_target(["apriltag"]), np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.uint8))
+
+
+def grid_view(name, truth=TRUTH, at=(100, 100), step=60.0, off=0.0):
+    points = np.stack(np.meshgrid(np.arange(5.0), np.arange(4.0)), -1).reshape(-1, 2) * step + at
+    return View(name, points, cv2.perspectiveTransform(points[:, None], truth)[:, 0] + off)
+
+
+def test_a_view_that_does_not_go_with_the_others_is_named_and_left_out():
+    views = [grid_view("a"), grid_view("b", at=(250, 180)), grid_view("moved", at=(60, 200), off=6.0)]
+    fit = fit_views(views, SIZE)
+    assert [bool(view.trouble) for view in fit.views] == [False, False, True]
+    assert grid_error(fit.homography, TRUTH, SIZE) < 1e-3 and fit.rmse < 1e-3
+
+
+def test_single_wrong_points_of_one_view_do_not_count():
+    view = grid_view("picked")
+    view.vis[3] += 40
+    fit = fit_views([view], SIZE)
+    assert grid_error(fit.homography, TRUTH, SIZE) < 1e-3 and "1 point" in fit.warning
+
+
+def test_views_from_which_no_calibration_can_be_had():
+    nothing = np.empty((0, 2))
+    line = np.stack([np.arange(8.0) * 50, np.arange(8.0) * 50], 1)
+    spread = np.random.default_rng(0).normal(0, 12, (20, 2))
+    for views, words in (
+        ([], "no view of 0"),
+        ([View("a", nothing, nothing, trouble="circles not found in the infrared picture")], "not found in the inf"),
+        ([grid_view("small", step=4.0)], "nearer"),
+        ([View("line", line, line)], "span"),
+        ([View("a", grid_view("").ir, grid_view("").vis + spread), grid_view("b")], "one distance|still"),
+    ):
+        with pytest.raises(CalibrationError, match=words):
+            fit_views(views, SIZE)
+    assert "7%" in fit_views([grid_view("a", step=40)], SIZE).warning
+
+
+def test_picked_points(tmp_path):
+    path = tmp_path / "picked.csv"
+    path.write_text("# by hand\nVIS_X, vis_y, ir_x, ir_y\n1,2,3,4\n5,6,7,8\n")
+    assert [side.tolist() for side in read_points(path)] == [[[3, 4], [7, 8]], [[1, 2], [5, 6]]]
+    path.write_text("3,4,1,2\n")
+    assert read_points(path)[1].tolist() == [[1, 2]]
+    for content in ("", "1,2,3\n", "a,b,c,d\n1,2,3,4\n", "1,2,x,4\n", "1,2,nan,4\n", "ir_x,ir_y,vis_x,vis_y\n1,2\n"):
+        path.write_text(content)
+        with pytest.raises(CalibrationError, match=r"picked\.csv"):
+            read_points(path)
+
+
+def test_the_command_writes_what_fuse_takes(folders, capsys):
+    out, check = folders / "calibration.json", folders / "check.png"
+    ir, vis = folders / "ir", folders / "vis"
+    words = ["calibrate", str(ir), str(vis), "--target", "circles", "7x5", "-o", str(out), "--distance", "4"]
+    assert main([*words, "--check", str(check)]) == 0
+    printed = capsys.readouterr().out
+    assert "error px" in printed and "2 views" in printed and check.is_file()
+    calibration = load_calibration(out)
+    assert calibration.planes[0].distance == 4 and calibration.method == "circles 7x5"
+    assert grid_error(calibration.homography(), TRUTH, SIZE) < 0.2
+    words = ["fuse", str(ir / "0.png"), str(vis / "0.png"), str(folders / "fused.png"), "--model", "pyramid", "-q"]
+    assert main([*words, "--calibration", str(out), "--outside", "crop"]) == 0
+    shape = cv2.imread(str(folders / "fused.png")).shape
+    assert shape[0] < 480 and shape[1] <= 640 and shape[0] % 2 == shape[1] % 2 == 0
+    assert main([*words, "--calibration", str(out), "--distance", "9"]) == 2
+
+
+def test_a_second_distance_and_json(folders, capsys):
+    (folders / "picked.csv").write_text("10,10,12,10\n600,20,602,20\n590,400,592,400\n20,410,22,410\n300,200,302,200\n")
+    out = folders / "c.json"
+    words = ["calibrate", str(folders / "ir/0.png"), str(folders / "vis/0.png"), "-o", str(out), "--json", "-q"]
+    words += ["--target", "points", str(folders / "picked.csv")]
+    assert main([*words, "--distance", "2"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert np.allclose(report["homography"], [[1, 0, 2], [0, 1, 0], [0, 0, 1]], atol=1e-6)
+    assert main([*words, "--distance", "9", "--add"]) == 0 and main([*words, "--add"]) == 2
+    assert [plane.distance for plane in load_calibration(out).planes] == [2, 9]
+
+
+def test_no_target_is_refused_with_advice_and_nothing_is_written(folders, capsys):
+    out = folders / "c.json"
+    words = ["calibrate", str(folders / "ir"), str(folders / "vis"), "-o", str(out), "--target", "apriltag"]
+    assert main(words) == 1 and not out.exists()
+    said = capsys.readouterr().err
+    assert "not found in the infrared picture" in said and "nothing is written" in said
+    assert main(["calibrate", "none", str(folders / "vis"), "-o", str(out), "--target", "apriltag"]) == 2
+
+
+def test_live_cameras_are_looked_at(tmp_path, capsys):
+    scene = "rate=30&seed=1&size=64x64&repeat=4"
+    words = ["calibrate", f"scene://ir?{scene}", f"scene://vis?{scene}", "-o", str(tmp_path / "c.json"), "--target"]
+    assert main([*words, "apriltag", "--interval", "0.05", "--timeout", "0.5"]) == 1
+    assert "apriltag not found" in capsys.readouterr().err
