@@ -16,6 +16,7 @@ import pytest
 
 from pyldfusion.camera import CameraPair, gst, open_sink, parse
 from pyldfusion.camera.pipelines import rtsp_server_pipeline, sink_pipeline, source_pipeline
+from pyldfusion.camera.sinks.gstreamer import Feed
 from pyldfusion.camera.sources import open_device
 from pyldfusion.errors import CameraError, InputError
 
@@ -239,6 +240,41 @@ def test_an_rtsp_server_read_by_three_clients(codec):
                 capture_output=True, text=True, timeout=30,
             ).stdout  # fmt: skip
             assert told.strip() == f"{codec},96,64"
+
+
+@needs_gstreamer
+def test_nothing_is_given_to_a_pipeline_that_does_not_play_yet():
+    """It has a clock before it has a base time, and what is stamped then is hours ahead: that client saw nothing."""
+    Gst = gst.load()
+    pipeline = gst.launch("appsrc name=pyldfusion is-live=true do-timestamp=true format=time ! appsink name=out", "-")
+    feed = Feed()
+    feed.attach(pipeline.get_by_name("pyldfusion"))
+    for state in (None, Gst.State.READY, Gst.State.PAUSED):
+        if state is not None:
+            pipeline.set_state(state)
+        feed.push(np.zeros((8, 8), np.uint8))
+        assert pipeline.get_by_name("pyldfusion").get_property("current-level-buffers") == 0
+    pipeline.set_state(Gst.State.PLAYING)
+    feed.push(np.zeros((8, 8), np.uint8))
+    sample = pipeline.get_by_name("out").try_pull_sample(10 * Gst.SECOND)
+    pipeline.set_state(Gst.State.NULL)
+    assert sample is not None and sample.get_buffer().pts < 60 * Gst.SECOND
+
+
+@needs_gstreamer
+def test_several_clients_at_once_and_a_server_that_leaves_them():
+    feeding = Feeding("rtsp://@127.0.0.1:0/fused?codec=mjpeg")
+    with feeding as sink:
+        devices = [open_device(parse(f"{sink.url}#timeout=10", "source")) for _ in range(3)]
+        threads = [threading.Thread(target=device.open, args=(threading.Event(),)) for device in devices]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert all(is_it(device.read().image) for device in devices)
+    assert not sink._thread.is_alive()  # though they are still connected
+    for device in devices:
+        device.close()
 
 
 @needs_gstreamer

@@ -20,7 +20,7 @@ from .sources import Camera, open_device
 from .sources.file import FileDevice
 from .uri import Address, parse
 
-__all__ = ["CameraPair"]
+__all__ = ["CameraPair", "make_cameras"]
 
 #: Frames of a file that are decoded ahead.
 AHEAD = 4
@@ -67,17 +67,9 @@ class CameraPair:
     ) -> None:
         self.registration = as_registration(registration)
         self.events = events or Events()
-        addresses = [parse(text, "source") if isinstance(text, str) else text for text in (ir, vis)]
-        devices = [open_device(address) for address in addresses]
-        self.live = any(device.live for device in devices)
-        if self.live:
-            addresses = [_paced(address) for address in addresses]
-            devices = [open_device(address) for address in addresses]
         self._alone = alone
-        self.cameras = {
-            name: Camera(name, device, self.events, address.options["flip"])
-            for name, device, address in zip(SIDES, devices, addresses, strict=True)
-        }
+        self.cameras = make_cameras(ir, vis, self.events)
+        self.live = any(camera.device.live for camera in self.cameras.values())
         self._lock = threading.Condition()
         self._queues = {name: Handover[Frame](AHEAD, wait=True) for name in SIDES}
         self._ended: set[str] = set()
@@ -192,6 +184,20 @@ class CameraPair:
             yield from self.pairer.take()
             if ended and self.pairer.last_time(name) > self.pairer.last_time(ended) + self.pairer.reach(ended):
                 return
+
+
+def make_cameras(ir: str | Address, vis: str | Address, events: Events) -> dict[str, Camera]:
+    """``"ir"`` and ``"vis"``, not opened yet; if one of the two is live, a file is played at its rate. Raises
+    InputError."""
+    addresses = [parse(text, "source") if isinstance(text, str) else text for text in (ir, vis)]
+    devices = [open_device(address) for address in addresses]
+    if any(device.live for device in devices):
+        addresses = [_paced(address) for address in addresses]
+        devices = [open_device(address) for address in addresses]
+    return {
+        name: Camera(name, device, events, address.options["flip"])
+        for name, device, address in zip(SIDES, devices, addresses, strict=True)
+    }
 
 
 def _paced(address: Address) -> Address:

@@ -29,6 +29,7 @@ VERBS = {
     "fuse": "fuse",
     "stream": "stream",
     "calibrate": "calibrate",
+    "sync": "sync",
     "eval": "eval",
     "demo": "demo",
     "info": "info",

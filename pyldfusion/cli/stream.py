@@ -19,19 +19,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import math
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ..camera.uri import SCHEMES, options_of, shown, source_options
+from ..camera.uri import SCHEMES, options_of, shown
 from ..errors import InputError
+from .cameras import add_camera_options, cameras_of, events_to, number
 from .console import Console
 from .options import add_model_options, add_palette, add_registration_options, open_fuser, open_registration
 
@@ -60,21 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)  # of the file
     parser.add_argument("--out", action="append", help=argparse.SUPPRESS)
     add_model_options(parser)
-    _add_camera_options(parser)
+    add_camera_options(parser)
 
     add = parser.add_argument_group("pairing").add_argument
     add("--pairing", choices=("hold", "repeat", "drop"), default="hold", metavar="POLICY",
         help="of cameras of different rates: hold the slower one's latest frame (default), repeat its nearest, or drop "
         "frames without a partner")  # fmt: skip
-    add("--max-skew", type=_number(0), metavar="MS", help="between frames of a pair (default: half a frame)")
-    add("--ir-delay", type=_number(None), default=0.0, metavar="MS", help="by which infrared frames come too late")
-    add("--lost-after", type=_number(0.05), default=1.0, metavar="S", help="without a frame: the other goes on alone")
+    add("--max-skew", type=number(0), metavar="MS", help="between frames of a pair (default: half a frame)")
+    add("--ir-delay", type=number(None), default=0.0, metavar="MS", help="by which infrared frames come too late")
+    add("--lost-after", type=number(0.05), default=1.0, metavar="S", help="without a frame: the other goes on alone")
 
     add = parser.add_argument_group("thermal").add_argument
     add("--gain", choices=("percentiles", "plateau"), default="percentiles", metavar="NAME",
         help="of 16-bit infrared: percentiles (default) or plateau equalisation")  # fmt: skip
     add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="counts for black and white, instead of a gain")
-    add("--smoothing", type=_number(0), default=1.0, metavar="S", help="time constant of the gain (default: 1)")
+    add("--smoothing", type=number(0), default=1.0, metavar="S", help="time constant of the gain (default: 1)")
     add("--ir-layout", default="plain", metavar="NAME",
         help="of the counts: plain, y16, mask-14, lower-half, upper-half, packed-14, telemetry-N or "
         "telemetry-top-N")  # fmt: skip
@@ -92,8 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overlay", action="store_true", help="write rate, latency, skew and warnings on the picture")
 
     add = parser.add_argument_group("running").add_argument
-    add("--frames", type=_number(1, int), metavar="N", help="end after so many pictures")
-    add("--duration", type=_number(0.001), metavar="S", help="end after so many seconds")
+    add("--frames", type=number(1, int), metavar="N", help="end after so many pictures")
+    add("--duration", type=number(0.001), metavar="S", help="end after so many seconds")
     add("--record", metavar="FOLDER", help="keep the pairs as the cameras gave them, without loss")
     add("--replay", metavar="FOLDER", help="fuse a recording again, in place of IR and VIS")
     add("--stats", metavar="FILE", help="statistics as JSON, one line a second and one at the end; - is stdout")
@@ -126,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     with ExitStack() as stack:
         console = stack.enter_context(Console("stream", quiet=args.quiet))
-        stack.enter_context(_events_to(console))
+        stack.enter_context(events_to(console))
         fuser = stack.enter_context(open_fuser(args))
         pairs = _open_pairs(args, cameras, events)
         stack.callback(pairs.close)
@@ -148,33 +147,16 @@ def run(args: argparse.Namespace) -> int:
     return 130 if signal.SIGINT in came else 1 if failed else 0
 
 
-def _add_camera_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("cameras (--vis-... is the same for the other one)").add_argument
-    for option, schemes in source_options():
-        where = (
-            "all" if len(schemes) == len({row.name for row in SCHEMES if row.role == "source"}) else ", ".join(schemes)
-        )
-        add(f"--ir-{option.name}", metavar="X", help=f"{option.help} ({where})".replace("%", "%%"))
-        add(f"--vis-{option.name}", help=argparse.SUPPRESS)
-
-
 def _addresses(args: argparse.Namespace) -> tuple[list[Address], list[Address]]:
     """Cameras (none of a recording) and outputs; those of a file count where the command line has none."""
     from ..camera import parse
 
-    number = 0 if args.replay else 2
-    uris = args.uris or [uri for uri in (args.ir, args.vis) if uri][:number]
-    if len(uris) < number:
+    count = 0 if args.replay else 2
+    uris = args.uris or [uri for uri in (args.ir, args.vis) if uri][:count]
+    if len(uris) < count:
         raise InputError("two cameras are needed, IR and VIS; pyldfusion stream --list-schemes shows what they can be")
-    cameras = [
-        parse(uri, "source", {
-            option.name: value
-            for option, _ in source_options()
-            if (value := getattr(args, f"{name}_{option.name}".replace("-", "_"))) is not None
-        })
-        for name, uri in zip(("ir", "vis"), uris[:number], strict=False)
-    ]  # fmt: skip
-    return cameras, [parse(uri, "sink") for uri in uris[number:] or args.out or ["display://0"]]
+    cameras = cameras_of(args, uris[:count])
+    return cameras, [parse(uri, "sink") for uri in uris[count:] or args.out or ["display://0"]]
 
 
 def _open_pairs(args: argparse.Namespace, cameras: list[Address], events: Events) -> CameraPair | Recording:
@@ -211,24 +193,6 @@ def _schemes() -> str:
 
 
 @contextmanager
-def _events_to(console: Console) -> Iterator[None]:
-    """Events of cameras and outputs, as notes."""
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            console.note(record.getMessage())
-
-    log, handler = logging.getLogger("pyldfusion.camera"), Handler()
-    log.addHandler(handler)
-    propagate, log.propagate = log.propagate, False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.propagate = propagate
-
-
-@contextmanager
 def _open_stats(path: str | None) -> Iterator[IO[str] | None]:
     if path is None:
         yield None
@@ -258,8 +222,8 @@ def _signals(stream: Stream) -> Iterator[set[int]]:
         # The lock of a queue may be held by the very code that was interrupted, so another thread takes it.
         threading.Thread(target=stream.stop, daemon=True).start()
 
-    for number in before:
-        signal.signal(number, on_signal)
+    for each in before:
+        signal.signal(each, on_signal)
     try:
         yield came
     finally:
@@ -296,22 +260,6 @@ def _summary(stats: dict[str, Any]) -> str:
         words.append(f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms")
     words += [f"{kind}: {count}" for kind, count in stats["events"].items()]
     return "; ".join(words)
-
-
-def _number(low: float | None, kind: type = float) -> Callable[[str], Any]:
-    """A parser for argparse: a finite number, at least ``low``."""
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or (low is not None and value < low):
-            least = "" if low is None else f" of at least {low:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number{least}")
-        return value
-
-    return read
 
 
 def _from_file(path: Path) -> list[str]:

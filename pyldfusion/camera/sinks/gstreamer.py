@@ -17,7 +17,7 @@ from ..pipelines import rtsp_server_pipeline, sink_pipeline
 from ..uri import Address
 from .base import Sink
 
-__all__ = ["GstSink", "RtspSink"]
+__all__ = ["Feed", "GstSink", "RtspSink"]
 
 
 class GstSink(Sink):
@@ -26,16 +26,16 @@ class GstSink(Sink):
     def __init__(self, address: Address) -> None:
         self._name = str(address)
         self._pipeline = gst.launch(sink_pipeline(address, gst.has_element), self._name)
-        self._feed = _Feed()
+        self._feed = Feed()
         self._feed.attach(self._pipeline.get_by_name("pyldfusion"))
         self._started = False
 
     def write(self, picture: NDArray[Any], time: float) -> None:
-        Gst = gst.load()
-        self._feed.push(picture)
         if not self._started:
             self._started = True
-            self._pipeline.set_state(Gst.State.PLAYING)
+            self._feed.fit(picture)
+            self._pipeline.set_state(gst.load().State.PLAYING)
+        self._feed.push(picture)
         kind, text = gst.message_of(self._pipeline)
         if kind == "error":
             raise CameraError(f"{self._name}: {text}")
@@ -65,11 +65,12 @@ class RtspSink(Sink):
             ) from None
         where, _, mount = address.target.partition("/")
         host, _, port = where.lstrip("@").rpartition(":")
-        self._feed = _Feed()
+        self._feed = Feed()
         self._loop = GLib.MainLoop.new(_context(), False)
         self._server = GstRtspServer.RTSPServer.new()
         self._server.set_address(host.strip("[]") or "0.0.0.0")
         self._server.set_service(port)
+        self._server.get_thread_pool().set_max_threads(0)  # clients are served, and so dismissed, by our one thread
         factory = GstRtspServer.RTSPMediaFactory.new()
         factory.set_launch(rtsp_server_pipeline(address, gst.has_element))
         factory.set_shared(False)  # a shared one that ends as the next client comes leaves that without frames
@@ -119,7 +120,7 @@ def _context() -> Any:
     return GLib.MainContext.new()
 
 
-class _Feed:
+class Feed:
     """Pictures into every appsrc that is attached; all of the first one's size."""
 
     def __init__(self) -> None:
@@ -142,18 +143,28 @@ class _Feed:
         with self._lock:
             self._appsrcs = [each for each in self._appsrcs if appsrc is not None and each is not appsrc]
 
-    def push(self, picture: NDArray[Any]) -> None:
-        """Give one picture, uint8 or uint16, [H,W] or BGR [H,W,3]."""
-        Gst = gst.load()
+    def fit(self, picture: NDArray[Any]) -> None:
+        """From now on all are of this one's size, unless they are of another already."""
         with self._lock:
             if self._size is None:
                 self._size = picture.shape[1], picture.shape[0]
                 for appsrc in self._appsrcs:
                     self._set_caps(appsrc)
-            if not self._appsrcs:
-                return
-            data = _bgrx(picture, self._size).tobytes()
-            for appsrc in self._appsrcs:
+
+    def push(self, picture: NDArray[Any]) -> None:
+        """Give one picture, uint8 or uint16, [H,W] or BGR [H,W,3].
+
+        Only to those that play: an appsrc stamps what it is given by its clock and base time. While its pipeline starts
+        it has the one and not yet the other, and a picture stamped then is hours ahead: the sink waits for its time.
+        """
+        Gst = gst.load()
+        self.fit(picture)
+        with self._lock:
+            playing = [each for each in self._appsrcs if each.get_state(0).state == Gst.State.PLAYING]
+            if playing:
+                assert self._size is not None
+                data = _bgrx(picture, self._size).tobytes()
+            for appsrc in playing:
                 appsrc.emit("push-buffer", Gst.Buffer.new_wrapped(data))
 
     def _set_caps(self, appsrc: Any) -> None:
