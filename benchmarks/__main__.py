@@ -14,6 +14,7 @@ TOPICS = {
     "metrics": "the five numbers and the others against a plain NumPy version",
     "precision": "what the GPU engine's 16-bit precisions cost in accuracy; on a CPU too",
     "quality": "EN CC SD EI VIFF of weights and of classical fusion on test sets",
+    "registration": "the search without a target on spoilt real pairs and scenes, and targets drawn into scenes",
     "stream": "the camera pipeline: its cost beside the engine, its rate against the engine alone, memory",
     "tensorrt": "TensorRT engines of this machine: accuracy against ONNX Runtime in fp32, and speed beside trtexec's",
     "train": "one step of language-driven training against the authors' way of doing it",
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     topic = arguments.pop(0) if arguments else "--help"
     if topic in TOPICS:
         return importlib.import_module(f"benchmarks.{topic}").main(arguments) or 0
-    listing = "\n".join(f"  {name:9} {what}" for name, what in TOPICS.items())
+    listing = "\n".join(f"  {name:12} {what}" for name, what in TOPICS.items())
     print(f"usage: python -m benchmarks TOPIC [OPTIONS]\n\ntopics:\n{listing}\n\nEach takes --help.")
     if topic in ("-h", "--help"):
         return 0

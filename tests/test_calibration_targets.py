@@ -128,7 +128,7 @@ def test_the_command_writes_what_fuse_takes(folders, capsys):
     words = ["calibrate", str(ir), str(vis), "--target", "circles", "7x5", "-o", str(out), "--distance", "4"]
     assert main([*words, "--check", str(check)]) == 0
     printed = capsys.readouterr().out
-    assert "error px" in printed and "2 views" in printed and check.is_file()
+    assert "error px" in printed and "of 2 views" in printed and check.is_file()
     calibration = load_calibration(out)
     assert calibration.planes[0].distance == 4 and calibration.method == "circles 7x5"
     assert grid_error(calibration.homography(), TRUTH, SIZE) < 0.2

@@ -26,16 +26,17 @@ class Events:
         self._said: dict[str, float] = {}
         self._lock = threading.Lock()
 
-    def tell(self, kind: str, text: str) -> None:
-        """One more event of a kind (such as ``"ir lost"``), with what there is to say about it."""
+    def tell(self, kind: str, text: str, quiet: float = QUIET) -> None:
+        """One more event of a kind (such as ``"ir lost"``), with what there is to say about it, unless something of
+        this kind was said within ``quiet`` seconds."""
         now = time.monotonic()
         with self._lock:
             self._counts[kind] += 1
             count = self._counts[kind]
-            if now - self._said.get(kind, -QUIET) < QUIET:
+            if now - self._said.get(kind, -QUIET) < quiet:
                 return
             self._said[kind] = now
-        _log.warning("%s%s", " ".join(text.split()), f" (time {count} of this)" if count > 1 else "")
+        _log.warning("%s%s", " ".join(text.split()), f" (time {count} of this)" if count > 1 and quiet else "")
 
     def counts(self) -> dict[str, int]:
         """How often each happened, as a new dict."""

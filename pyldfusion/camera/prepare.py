@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..calibration.drift import Drift
 from ..errors import InputError, did_you_mean
 from ..media import grey_if_grey
 from ..registration import Registration
@@ -55,6 +56,7 @@ class Preparer:
         layout: how the camera's counts lie in its frames, see ``camera.layouts``.
         frozen: one of :data:`FROZEN`.
         dead_pixels, column_noise: whether to mend them.
+        drift: what follows cameras that slowly move against each other; None leaves the registration as it is.
         events: where to tell of what cannot be used.
 
     Raises:
@@ -70,6 +72,7 @@ class Preparer:
         frozen: str = "hold",
         dead_pixels: bool = False,
         column_noise: bool = False,
+        drift: Drift | None = None,
         events: Events | None = None,
     ) -> None:
         if frozen not in FROZEN:
@@ -81,6 +84,7 @@ class Preparer:
         self._freeze = Freeze()
         self._dead = DeadPixels() if dead_pixels else None
         self._columns = ColumnNoise() if column_noise else None
+        self.drift = drift
         self._events = events or Events()
         self._size: tuple[int, int] | None = None  # of the visible frame
         calibration = self._registration.calibration
@@ -110,6 +114,8 @@ class Preparer:
         try:
             grey = self._grey(pair.ir)
             self._ir_size = grey.shape[1], grey.shape[0]
+            if self.drift is not None and vis is not None and not flags:
+                self._registration = self.drift(self._registration, grey, vis, pair.ir.time)
             placed, cover = self._registration.place(grey, self._size or self._ir_size)
         except (BadFrame, InputError) as error:
             if not self._worked:
@@ -118,6 +124,11 @@ class Preparer:
             return self._alone(vis, [*flags, "ir unusable"], pair)
         self._worked = True
         return Prepared(placed, self._box(vis), cover, tuple(flags), pair)
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        if self.drift is not None:
+            self.drift.close()
 
     def _alone(self, vis: NDArray[Any] | None, flags: list[str], pair: FramePair) -> Prepared:
         return Prepared(None, self._box(vis), None, tuple(flags), pair)

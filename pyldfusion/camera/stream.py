@@ -78,6 +78,8 @@ class Stream:
     ) -> None:
         self._fuser, self._pairs = fuser, pairs
         self._preparer = preparer or Preparer(pairs.registration, events=pairs.events)
+        if self._preparer.drift is not None:
+            self._preparer.drift.wait = not pairs.live
         self._view, self._palette, self._words = view, palette, words
         self._latencies, self._rate = Latencies(), Rate()
         self._now_rate = 0.0
@@ -181,6 +183,12 @@ class Stream:
             following.close()
 
     def _prepare(self) -> None:
+        try:
+            self._prepare_all()
+        finally:
+            self._preparer.close()
+
+    def _prepare_all(self) -> None:
         for pair in self._pairs:
             paired = time.monotonic()
             if self.recorder is not None:

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
                 "homography": plane.homography.tolist(), "distance": plane.distance,
             }))  # fmt: skip
         else:
-            console.result(f"{args.output}: {words}, of {plane.views} views")
+            console.result(f"{args.output}: {words}, of {plane.views} view{'s' * (plane.views > 1)}")
     return 0
 
 

@@ -30,8 +30,11 @@ def open_fuser(args: argparse.Namespace, **options: Any) -> Fuser:
     return Fuser(args.model, args.device, args.engine, precision=args.precision, threads=args.threads, **options)
 
 
-def add_registration_options(parser: argparse.ArgumentParser) -> None:
-    """How infrared of another view comes onto the visible frame; `open_registration` does what they say."""
+def add_registration_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How infrared of another view comes onto the visible frame; `open_registration` does what they say.
+
+    Returns their group, for more of them.
+    """
     group = parser.add_argument_group("infrared of another view")
     add = group.add_mutually_exclusive_group().add_argument
     add("--calibration", metavar="FILE", help="what pyldfusion calibrate wrote")
@@ -42,6 +45,7 @@ def add_registration_options(parser: argparse.ArgumentParser) -> None:
     add("--outside", default="mask", metavar="WHAT",
         help="where infrared sees nothing: mask (the visible picture alone, default), crop (to what both see), or "
         "repeat (its border is fused)")  # fmt: skip
+    return group
 
 
 def open_registration(args: argparse.Namespace) -> Registration:

@@ -81,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="while infrared is frozen: hold its picture (default), or show the visible one alone")  # fmt: skip
     add("--dead-pixels", action="store_true", help="find and mend them")
     add("--column-noise", action="store_true", help="take it off")
-    add_registration_options(parser)
+    registration = add_registration_options(parser)
+    registration.add_argument("--drift", type=_number(0.1), nargs="?", const=10.0, metavar="PX",
+        help="follow cameras that slowly move against each other, by at most so many pixels (10)")  # fmt: skip
 
     pictures = parser.add_argument_group("pictures")
     add = pictures.add_argument
@@ -114,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list_schemes:
         print(_schemes())
         return 0
+    from ..calibration.drift import Drift
     from ..camera import Events, Preparer, Stream
     from ..camera.systemd import service
 
@@ -121,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
     events = Events()
     preparer = Preparer(
         open_registration(args), _gain(args), layout=args.ir_layout, frozen=args.frozen, dead_pixels=args.dead_pixels,
-        column_noise=args.column_noise, events=events,
+        column_noise=args.column_noise, drift=Drift(args.drift, events=events) if args.drift else None, events=events,
     )  # fmt: skip
     with ExitStack() as stack:
         console = stack.enter_context(Console("stream", quiet=args.quiet))
