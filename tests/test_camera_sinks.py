@@ -111,8 +111,18 @@ def test_refused_files(text, said):
 def test_a_screen_that_is_not_there_is_said(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    with pytest.raises(CameraError, match="no screen here"):
+    with pytest.raises(CameraError, match=r"no screen here.*use another output, such as http"):
         sink("display://0")
+
+
+def test_a_window_that_nothing_can_open_is_said_with_advice(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("pyldfusion.camera.gst.why_not", lambda: "No module named 'gi'")
+    monkeypatch.setattr("pyldfusion.camera.sinks.display._has_windows", lambda: False)
+    with pytest.raises(CameraError, match=r"install gstreamer1\.0-x and PyGObject"):
+        sink("display://0")
+    monkeypatch.setattr("pyldfusion.camera.sinks.display._has_windows", lambda: True)
+    assert type(sink("display://0")).__name__ == "OpenCVWindow"
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from ..errors import CameraError, DependencyError
 
-__all__ = ["has_element", "launch", "load", "message_of", "picture_of", "why_not"]
+__all__ = ["elements", "has_element", "launch", "load", "message_of", "picture_of", "why_not"]
 
 _ADVICE = (
     "install GStreamer and PyGObject (docs/cameras.md): on Debian and Ubuntu the packages gstreamer1.0-plugins-base, "
-    "-good, -bad, -ugly, gstreamer1.0-libav, gir1.2-gst-plugins-base-1.0, gir1.2-gst-rtsp-server-1.0, and "
-    "pip install 'pyldfusion[gstreamer]'"
+    "-good, -bad, -ugly, gstreamer1.0-libav, gstreamer1.0-x, gir1.2-gst-plugins-base-1.0, gir1.2-gst-rtsp-server-1.0, "
+    "and pip install 'pyldfusion[gstreamer]'"
 )
 
 #: Format to channels and dtype.
@@ -78,6 +78,20 @@ def launch(description: str, name: str) -> Any:
         return Gst.parse_launch(description)
     except GLib.Error as error:
         raise CameraError(f"{name}: GStreamer cannot build this pipeline ({error.message}): {description}") from None
+
+
+def elements(pipeline: Any, kind: str) -> list[Any]:
+    """All elements of a kind (``"appsink"``) in a pipeline; a description of one element is no bin."""
+    if not hasattr(pipeline, "iterate_recurse"):
+        return [pipeline] if pipeline.get_factory().get_name() == kind else []
+    found: list[Any] = []
+    iterator = pipeline.iterate_recurse()
+    while True:
+        result, element = iterator.next()
+        if result != load().IteratorResult.OK:
+            return found
+        if element.get_factory() is not None and element.get_factory().get_name() == kind:
+            found.append(element)
 
 
 def message_of(pipeline: Any) -> tuple[str, str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from ..errors import CameraError, InputError
 from .uri import Address
 
-__all__ = ["FORMATS", "rtsp_server_pipeline", "sink_pipeline", "source_pipeline"]
+__all__ = ["FORMATS", "WINDOWS", "rtsp_server_pipeline", "sink_pipeline", "source_pipeline"]
 
 #: Whether GStreamer has an element of this name.
 Has = Callable[[str], bool]
 
 #: Pixel formats that are understood at the end of a source's pipeline.
 FORMATS = ("BGR", "BGRx", "GRAY8", "GRAY16_LE")
+
+#: What says that there is a screen to: the element that shows a window there.
+WINDOWS = {"DISPLAY": "ximagesink", "WAYLAND_DISPLAY": "waylandsink"}
 
 #: Codec to: name in RTP, depayloader, parser, software decoder, hardware decoder (Jetson), payloader.
 CODECS = {
@@ -74,6 +78,9 @@ def sink_pipeline(address: Address, has: Has) -> str:
         return f"{source} ! {_encode(address, has)} ! udpsink host={quoted(host)} port={port} sync=false"
     if name == "v4l2":
         return f"{source} ! video/x-raw,format=YUY2 ! v4l2sink device={quoted(target)} sync=false"
+    if name == "display":
+        element = next((e for variable, e in WINDOWS.items() if os.environ.get(variable) and has(e)), "autovideosink")
+        return f"{source} ! {element} sync=false"
     return (
         f"{source} ! video/x-raw,format={address.options['format']} ! "
         f"shmsink socket-path={quoted(target)} wait-for-connection=false sync=false shm-size=67108864"

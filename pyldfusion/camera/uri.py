@@ -247,8 +247,11 @@ SCHEMES: tuple[Scheme, ...] = (
         "GStreamer (shmsink)", "a reader on this machine",
         (Option("format", "word", "BGR", "of the pixels", ("BGR", "BGRx", "GRAY8")),), r"/.+",
     ),
-    Scheme("display", "sink", "display://0", "a window", "OpenCV, where it is built with windows", "not run",
-           target=r"\d*"),
+    Scheme(
+        "display", "sink", "display://0", "a window; q or Escape in it ends the stream",
+        "GStreamer (ximagesink, waylandsink), or OpenCV where it has windows",
+        "GStreamer on a virtual X server (Xvfb); no screen", target=r"\d*",
+    ),
     Scheme("null", "sink", "null://", "nowhere, to measure", "-", "yes", target=r""),
 )  # fmt: skip
 

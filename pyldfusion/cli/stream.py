@@ -98,6 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--record", metavar="FOLDER", help="keep the pairs as the cameras gave them, without loss")
     add("--replay", metavar="FOLDER", help="fuse a recording again, in place of IR and VIS")
     add("--stats", metavar="FILE", help="statistics as JSON, one line a second and one at the end; - is stdout")
+    add("--metrics", metavar="ADDRESS", help="the same for Prometheus, as http://@:9200 (needs prometheus_client)")
     add("-q", "--quiet", action="store_true", help="print errors only")
 
 
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from ..calibration.drift import Drift
     from ..camera import Events, Preparer, Stream
+    from ..camera.prometheus import serve
     from ..camera.systemd import service
 
     cameras, outputs = _addresses(args)
@@ -139,6 +141,9 @@ def run(args: argparse.Namespace) -> int:
         ) as stream:  # fmt: skip
             whence = args.replay or " and ".join(map(str, cameras))
             console.note(f"{whence} to {', '.join(output.name for output in stream.outputs)}; Ctrl-C ends it")
+            if args.metrics:
+                url = stack.enter_context(serve(args.metrics, stream.stats))
+                console.note(f"metrics at {url}")
             with _signals(stream) as came, _reports(stream, stats), service(lambda: stream.shown):
                 stream.run(args.frames, args.duration)
         final = stream.stats()

@@ -36,7 +36,7 @@ def open_sink(address: Address, rate: float | None = None, live: bool = False) -
 
         return GstSink(address)
     if name == "display":
-        from .display import DisplaySink
+        from .display import open_display
 
-        return DisplaySink()
+        return open_display(address)
     return Sink()

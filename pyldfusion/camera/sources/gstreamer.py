@@ -37,7 +37,7 @@ class GstDevice:
         Gst = gst.load()
         pipeline = gst.launch(self._text, str(self._address))
         self._pipeline = pipeline
-        sinks = [element for element in _elements(pipeline) if element.get_factory().get_name() == "appsink"]
+        sinks = gst.elements(pipeline, "appsink")
         if not sinks:
             raise CameraError(f"{self._address}: the pipeline has no appsink")
         self._sink = sinks[0]
@@ -99,16 +99,3 @@ class GstDevice:
             running = sample.get_segment().to_running_time(Gst.Format.TIME, buffer.pts)
             stamp = (self._pipeline.get_base_time() + running) / Gst.SECOND
         return Taken(picture, stamp)
-
-
-def _elements(pipeline: Any) -> list[Any]:
-    """All elements of a pipeline; a description of one element is no bin."""
-    if not hasattr(pipeline, "iterate_recurse"):
-        return [pipeline]
-    found: list[Any] = []
-    iterator = pipeline.iterate_recurse()
-    while True:
-        result, element = iterator.next()
-        if result != gst.load().IteratorResult.OK:
-            return found
-        found.append(element)
