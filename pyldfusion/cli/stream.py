@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dead-pixels", action="store_true", help="find and mend them")
     add("--column-noise", action="store_true", help="take it off")
     registration = add_registration_options(parser)
-    registration.add_argument("--drift", type=_number(0.1), nargs="?", const=10.0, metavar="PX",
+    registration.add_argument("--drift", type=number(0.1), nargs="?", const=10.0, metavar="PX",
         help="follow cameras that slowly move against each other, by at most so many pixels (10)")  # fmt: skip
 
     pictures = parser.add_argument_group("pictures")
