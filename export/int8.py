@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .calibration import Feed, calibration_pairs, feeds
 from .half import compute_in_half
 from .quantize import Calibrated, calibrate
-from .sensitivity import Choice, choose_layers, layer_costs
+from .sensitivity import Choice, choose_layers, layer_costs, name_costs
 
 if TYPE_CHECKING:
     import onnx
@@ -20,8 +20,6 @@ __all__ = ["BOUND", "MARGIN", "Int8", "to_int8"]
 BOUND = 38.0
 #: dB by which the pairs that were calibrated with must be better, since others are worse than them.
 MARGIN = 3.0
-#: So many layers are named where a file fails.
-NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,8 @@ class Int8:
     def advice(self) -> str:
         """Which layers cost most, for a file that failed; measured now if it was not."""
         costs = self.choice.costs or layer_costs(self.calibrated, self.feeds, keep=self.choice.keep)
-        left = [str(cost) for cost in costs if cost.layer not in self.choice.keep][:NAMED]
-        most = f"the layers that cost most in 8 bits, each alone: {', '.join(left)}. " if left else ""
-        return f"{most}Calibrate with --data on pairs like those that it will see"
+        left = name_costs((cost for cost in costs if cost.layer not in self.choice.keep), 8)
+        return f"{left}Calibrate with --data on pairs like those that it will see"
 
 
 def to_int8(model: onnx.ModelProto, data: Path | None = None, *, bound: float = BOUND, tensorrt: bool = False) -> Int8:

@@ -6,22 +6,31 @@ import importlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyldfusion.artefact import open_artefact
 from pyldfusion.generator import Generator, load_generator
 
+from .calibration import feeds
+from .half_costs import half_costs
 from .int8 import to_int8
 from .onnx import build_model, describe
 from .options import MIN_PSNR, Job
 from .pairs import load_pairs
 from .precision import RECIPES
+from .sensitivity import name_costs
 from .triton import write_repository
 from .verify import Bounds, Report, verify
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["Result", "export"]
 
 #: Pairs to verify with.
 PAIRS = 4
+#: Precisions that round to 16 bits.
+HALVES = ("fp16", "fp16-stored")
 #: How metadata begin that a file says of itself and not of its weights: not for a file made of it.
 OF_THE_FILE = ("verified", "int8_", "graph_sha256", "content_sha256", "openvino", "opset")
 
@@ -64,6 +73,7 @@ def export(job: Job, network: Generator | None = None) -> Result:
     format_module = importlib.import_module(f".{job.format.module}", __package__)
     model = build_model(network, io=job.io, shape=job.shape, warp=job.warp, opset=job.opset)
     int8 = to_int8(model, job.data, bound=job.min_psnr, tensorrt=job.format.built) if job.precision == "int8" else None
+    exact = copied(model) if job.precision in HALVES else None
     model = int8.model if int8 else RECIPES[job.precision].apply(model)
     about = {
         **{name: value for name, value in job.source.metadata.items() if not name.startswith(OF_THE_FILE)},
@@ -97,11 +107,20 @@ def export(job: Job, network: Generator | None = None) -> Result:
         result = Result(job.output, report)
         if not result.passed:
             advice = int8.advice() if int8 else ""
+            if exact is not None:
+                inputs = feeds(exact, pairs)
+                advice = name_costs(half_costs(exact, inputs, computed=job.precision == "fp16"), 16)
             result = Result(job.output.with_stem(f"{job.output.stem}.rejected"), report, advice)
         publish(staged, result.path)
     if job.triton is not None and result.passed:
         write_repository(open_artefact(result.path), job.triton)
     return result
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = type(model)()
+    copy.CopyFrom(model)
+    return copy
 
 
 def publish(staged: Path, path: Path) -> None:

@@ -25,7 +25,7 @@ from .calibration import Feed
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["ACTIVATIONS", "KEEP", "Calibrated", "calibrate", "clip_range", "quantize", "runner"]
+__all__ = ["ACTIVATIONS", "KEEP", "Calibrated", "by_layers", "calibrate", "clip_range", "quantize", "runner"]
 
 #: How the inputs of convolutions become 8 bits. CPUs without VNNI add two products of uint8 and int8 in 16 bits, which
 #: saturate; with weights in -64..64 they cannot, and those cost less than the saturation does (docs/int8.md).
@@ -141,7 +141,7 @@ def calibrate(model: onnx.ModelProto, pairs: Sequence[Feed], *, activations: str
         import onnxruntime.quantization  # noqa: F401
     except ImportError as error:
         raise DependencyError(f"INT8 needs {error.name}: pip install 'pyldfusion[export]'") from error
-    model, layers = _prepared(model)
+    model, layers = by_layers(model)
     inputs = dict.fromkeys(node.input[0] for node in _convolutions(model))
     samples: dict[str, list[np.ndarray]] = {name: [] for name in inputs}
     run = runner(model, tuple(inputs))
@@ -217,8 +217,8 @@ def _sample(values: np.ndarray) -> np.ndarray:
     return values[np.random.default_rng(0).integers(values.size, size=min(values.size, SAMPLES))]
 
 
-def _prepared(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
-    """A copy in which convolutions have plain weights and the names of their layers, and types are known.
+def by_layers(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
+    """A copy in which convolutions have plain weights and the names of their layers, and types are known; those names.
 
     The last convolution's weights are laid out by nodes of the graph (:class:`~pyldfusion.rewrites.BlockConv`).
     """

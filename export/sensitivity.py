@@ -1,4 +1,4 @@
-"""What each layer loses in INT8, and which ones to keep in float so that a bound is met."""
+"""What each layer loses in fewer bits, and which ones to keep in float so that a bound is met."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from .verify import without_rounding
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Choice", "Cost", "choose_layers", "layer_costs", "psnr"]
+__all__ = ["Choice", "Cost", "choose_layers", "costs_alone", "layer_costs", "name_costs", "psnr"]
 
 #: Pairs that layers are judged by; costs keep their order with more.
 JUDGED = 4
+#: So many layers are named where a file fails.
+NAMED = 5
 _UINT8 = 2  # onnx.TensorProto.UINT8, in graphs of frames
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One layer quantised alone, all others in float.
+    """One layer in fewer bits alone, all others in float.
 
     Attributes:
         layer: its name.
@@ -73,16 +75,38 @@ def layer_costs(calibrated: Calibrated, pairs: Sequence[Feed], *, keep: Iterable
         pairs: what to run; :data:`JUDGED` of them, spread over them, are used. A progress bar is shown on a terminal.
         keep: layers to leave out.
     """
-    judge = _Judge(calibrated.model, pairs)
     left = [name for name in calibrated.layers if name not in set(keep)]
+    return costs_alone(
+        calibrated.model, left, lambda name: calibrated.quantized(set(calibrated.layers) - {name}), pairs
+    )
+
+
+def costs_alone(
+    exact: onnx.ModelProto, layers: Sequence[str], alone: Callable[[str], onnx.ModelProto], pairs: Sequence[Feed]
+) -> list[Cost]:
+    """Compare graphs that have one layer in fewer bits with the one that has none; the most costly first.
+
+    Args:
+        exact: the graph in float.
+        layers: their names.
+        alone: the graph with that layer in fewer bits.
+        pairs: as in :func:`layer_costs`.
+    """
+    judge = _Judge(exact, pairs)
     errors = {}
-    with _progress(len(left), "sensitivity") as advance:
-        for name in left:
-            errors[name] = judge.errors(calibrated.quantized(set(calibrated.layers) - {name}))
+    with _progress(len(layers), "sensitivity") as advance:
+        for name in layers:
+            errors[name] = judge.errors(alone(name))
             advance()
     total = sum(error.mean() for error in errors.values()) or 1.0
     costs = [Cost(name, psnr(error.max()), float(error.mean() / total)) for name, error in errors.items()]
     return sorted(costs, key=lambda cost: (-cost.share, cost.layer))
+
+
+def name_costs(costs: Iterable[Cost], bits: int) -> str:
+    """The most costly layers in a sentence, for a file that failed; "" if there are none."""
+    most = [str(cost) for cost in costs][:NAMED]
+    return f"the layers that cost most in {bits} bits, each alone: {', '.join(most)}. " if most else ""
 
 
 def choose_layers(calibrated: Calibrated, pairs: Sequence[Feed], bound: float, *, keep: Iterable[str] = KEEP) -> Choice:

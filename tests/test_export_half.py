@@ -12,6 +12,7 @@ import torch
 onnx = pytest.importorskip("onnx")
 
 from export.half import compute_in_half, store_in_half  # noqa: E402
+from export.half_costs import with_halves  # noqa: E402
 from export.onnx import build_model, export_onnx  # noqa: E402
 from export.shape import Shape  # noqa: E402
 from pyldfusion.artefact import open_artefact  # noqa: E402
@@ -66,6 +67,27 @@ COMPUTED = {
     "openvino": run_openvino,
     "tensor cores": lambda model, inputs: run_onnxruntime(as_tensor_cores_compute(model), inputs),
 }
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_one_layer_alone_is_rounded_as_numpy_rounds(computed):
+    """A convolution by one number, so that what it gives is a product."""
+    value, tensor = onnx.helper.make_tensor_value_info, onnx.numpy_helper.from_array
+    weight = np.full((1, 1, 1, 1), 1.23456789, np.float32)
+    nodes = [onnx.helper.make_node("Conv", ["x", "generator.a.weight"], ["fused"], "a")]
+    ports = [value(name, onnx.TensorProto.FLOAT, [1, 1, 1, "W"]) for name in ("x", "fused")]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "one", ports[:1], ports[1:], [tensor(weight, "generator.a.weight")]),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    x = np.random.default_rng(1).normal(0, 1000, (1, 1, 1, 500)).astype(np.float32)
+    x[..., :2] = 1e6, -1e6
+    given = np.clip(x, -65504, 65504).astype(np.float16).astype(np.float32) if computed else x
+    made = given * weight.astype(np.float16).astype(np.float32)
+    if computed:
+        made = np.clip(made, -65504, 65504).astype(np.float16).astype(np.float32)
+    assert np.array_equal(run_onnxruntime(with_halves(model, "a", computed=computed), {"x": x}), made)
 
 
 @pytest.mark.parametrize("variant", ["lite", "full"])

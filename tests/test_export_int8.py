@@ -12,6 +12,7 @@ from export.half import compute_in_half
 from export.options import plan
 from export.pairs import Pair, generated
 from export.pipeline import export
+from export.precision import Recipe
 from export.quantize import KEEP, calibrate, clip_range, quantize, runner
 from export.sensitivity import choose_layers, layer_costs, psnr
 from export.verify import without_rounding
@@ -257,6 +258,26 @@ def test_a_file_that_fails_says_which_layers_cost_most(tmp_path, monkeypatch):
     metadata = open_artefact(result.path).metadata
     assert metadata["int8_calibrated_on"] == "one pair"
     assert metadata["int8_float_layers"] == "content_vis.stem, content_ir.stem"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp16-stored"])
+def test_so_does_one_in_16_bits(tmp_path, monkeypatch, precision):
+    model = onnx.load(open_artefact("lite").path)
+    (weight,) = (tensor for tensor in model.graph.initializer if tensor.name == "generator.decoder.up.1.weight")
+    planted = numpy_helper.to_array(weight).astype(np.float32)  # in eleven bits; these have more
+    weight.CopyFrom(numpy_helper.from_array(planted * np.float32(1.00024), weight.name))
+    for node in list(model.graph.node):
+        if node.op_type == "Cast" and node.input[0] == weight.name:
+            node.op_type = "Identity"
+            del node.attribute[:]
+    monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: model)
+    monkeypatch.setattr("export.pipeline.load_pairs", lambda *args: (generated(1, "verify", (32, 48)), "one pair"))
+    monkeypatch.setattr("export.pipeline.RECIPES", {precision: Recipe("as it is", lambda model: model)})
+    result = export(plan("lite", tmp_path / "m.onnx", precision=precision, min_psnr=200.0))
+    assert not result.passed
+    worst = r"decoder\.up\.1" if precision == "fp16-stored" else r"[a-z_]+\.\S+"
+    said = rf"the layers that cost most in 16 bits, each alone: {worst} \d+\.\d dB \(\d+ %\), "
+    assert re.match(said, result.advice)
 
 
 def test_on_a_graph_in_16_bits(graph, pairs):
