@@ -79,6 +79,11 @@ class Artefact:
         """``"frames"`` (uint8 pictures in and out), ``"planes"`` (float luma planes) or ``"weights"`` (no graph)."""
         return "weights" if self.kind == "safetensors" else self.metadata.get("io", "unknown")
 
+    @property
+    def warps(self) -> bool:
+        """Whether it is a graph that takes a homography. 16 bits are too few for the coordinates it computes."""
+        return self.metadata.get("warp") == "yes"
+
     @cached_property
     def fixed(self) -> tuple[int | None, int | None, int | None]:
         """Frames at once, height and width that a graph is for; None for what it leaves open."""

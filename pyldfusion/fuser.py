@@ -41,12 +41,14 @@ __all__ = ["Fuser"]
 
 
 class Pair(NamedTuple):
-    """A pair on its way: infrared as the network sees it, uint8 [H,W], and the visible frame with its way back."""
+    """A pair on its way: infrared as the engine takes it, uint8 [H,W], with a homography where that lays it onto the
+    visible frame, and that one with its way back."""
 
     ir: NDArray[np.uint8]
     visible: Visible
     vis: NDArray[Any]
     cover: NDArray[np.float32] | None
+    homography: NDArray[np.float64] | None
 
     def restore(self, frame: NDArray[np.uint8]) -> NDArray[Any]:
         """The fused frame in the kind of ``vis``, and ``vis`` where there is no infrared."""
@@ -115,6 +117,7 @@ class Fuser:
         self._thermal = check_range(thermal)
         self._lock = threading.Lock()
         self._warned_palette = False
+        self._called: tuple[NDArray[np.float64], Registration] | None = None  # of the latest homography
         self._process = os.getpid()
         self._reason = "asked for"
         if path is None:
@@ -157,6 +160,11 @@ class Fuser:
             "metadata": metadata,
         }
 
+    @property
+    def warps(self) -> bool:
+        """Whether the graph lays the infrared onto the visible itself, by a homography that it is given."""
+        return self._open().warps
+
     def fuse(
         self,
         ir: NDArray[Any],
@@ -165,6 +173,8 @@ class Fuser:
         *,
         color: str | None = None,
         thermal: Sequence[float] | None = None,
+        homography: Any = None,
+        stream: Any = None,
     ) -> NDArray[Any]:
         """Fuse one pair of frames, registered ones or those that the Fuser's registration is for.
 
@@ -177,6 +187,11 @@ class Fuser:
             out: where to write the result: of vis's shape and dtype, any strides. It may be ``vis`` itself.
             color: the order of channels for this call, instead of the Fuser's.
             thermal: the range of a uint16 ``ir`` for this call, instead of the Fuser's.
+            homography: 3x3, from pixels of ``ir`` to pixels of ``vis``, for this call and instead of the Fuser's
+                registration; ``ir`` may then have a size of its own, and its border is repeated outside. It, as that of
+                a registration without lenses, goes into the graph where that was exported with ``--warp``
+                (:attr:`warps`); else OpenCV lays the infrared on before.
+            stream: for arrays of a GPU, the CUDA stream that all is in order with: torch's or CuPy's, or its handle.
 
         Returns:
             The fused frame, of vis's shape and dtype (of the common view where a registration crops): ``out`` if it was
@@ -190,13 +205,17 @@ class Fuser:
         On a GPU, ``ir`` and ``vis`` (and ``out``) may be arrays of that GPU: torch tensors, CuPy arrays, whatever has
         ``__dlpack__`` or ``__cuda_array_interface__``. The result is then a torch tensor there (a
         :class:`~pyldfusion.cuda.DeviceArray` from a TensorRT engine), which has both too; nothing is
-        copied to the host and nothing waited for: work is ordered with torch's current stream, as any operation of
-        torch. Values are not looked at, so floats are clipped to [0, 1] instead of checked (NaN is 0),
+        copied to the host and nothing waited for: work is ordered with ``stream``, or with torch's current one, as any
+        operation of torch. Values are not looked at, so floats are clipped to [0, 1] instead of checked (NaN is 0),
         and a palette is not warned of.
         """
         if is_on_gpu(ir) or is_on_gpu(vis):
-            return self._fuse_on_gpu(ir, vis, out, color, thermal)
-        pair = self._prepare(ir, vis, color, thermal)
+            if homography is not None or self.warps:
+                raise InputError("a homography is for frames in NumPy arrays; on the GPU, lay the infrared on before")
+            return self._fuse_on_gpu(ir, vis, out, color, thermal, stream)
+        if stream is not None:
+            raise InputError("stream is for arrays of a GPU; NumPy arrays are fused when the call returns")
+        pair = self._prepare(ir, vis, color, thermal, homography)
         if out is not None:
             check_out(out, pair.vis)
         fused = pair.restore(self._submit([pair])()[0])
@@ -212,6 +231,7 @@ class Fuser:
         *,
         color: str | None = None,
         thermal: Sequence[float] | None = None,
+        homography: Any = None,
     ) -> NDArray[Any]:
         """Fuse several pairs of one size.
 
@@ -220,6 +240,7 @@ class Fuser:
             viss: as many visible frames, of one shape and dtype.
             color: as in :meth:`fuse`.
             thermal: as in :meth:`fuse`; without it each frame has its own percentiles.
+            homography: as in :meth:`fuse`, one for all.
 
         Returns:
             A new array [N, *shape of a visible frame], of their dtype. Frame by frame what :meth:`fuse` gives: the
@@ -234,7 +255,9 @@ class Fuser:
 
         def pairs() -> Iterator[Pair]:
             for index, (ir, vis) in enumerate(zip(irs, viss, strict=True)):
-                pair = self._prepare(ir, vis, color, thermal)
+                pair = self._prepare(ir, vis, color, thermal, homography)
+                if self.warps and ir.shape[:2] != irs[0].shape[:2]:
+                    raise InputError(f"irs[{index}] has shape {ir.shape}; expected the size of irs[0], {irs[0].shape}")
                 if (vis.shape, vis.dtype) != (viss[0].shape, viss[0].dtype):
                     raise InputError(
                         f"viss[{index}] is {vis.dtype} {vis.shape}; expected {viss[0].dtype} {viss[0].shape}, as "
@@ -251,6 +274,7 @@ class Fuser:
         *,
         color: str | None = None,
         thermal: Sequence[float] | None = None,
+        homography: Any = None,
     ) -> Iterator[NDArray[Any]]:
         """Fuse pair after pair of a video or a camera.
 
@@ -264,6 +288,7 @@ class Fuser:
                 to before their fused frame is out.
             color: as in :meth:`fuse`.
             thermal: as in :meth:`fuse`.
+            homography: as in :meth:`fuse`, one for all.
 
         Yields:
             The fused frames; each is the caller's own.
@@ -271,7 +296,7 @@ class Fuser:
         Raises:
             InputError, DtypeError, EngineError: as :meth:`fuse`, when the pair is reached.
         """
-        return self._pipeline((self._prepare(ir, vis, color, thermal) for ir, vis in pairs), 1)
+        return self._pipeline((self._prepare(ir, vis, color, thermal, homography) for ir, vis in pairs), 1)
 
     def warmup(self, size: tuple[int, int] = (640, 480), batch: int = 1) -> None:
         """Get ready for frames of ``size``: engines compile and allocate at the first frame of a size.
@@ -295,7 +320,7 @@ class Fuser:
             )
         ir = np.zeros((height, width), np.uint8)
         vis = np.zeros((height, width, 3), np.uint8)
-        pair = Pair(ir, Visible(vis), vis, None)
+        pair = Pair(ir, Visible(vis), vis, None, None)
         for _ in range(2 if self._open().depth > 1 else 1):  # a GPU's graphs are recorded the second time
             for _ in self._pipeline([pair] * batch, self._open().batch):
                 pass
@@ -319,14 +344,24 @@ class Fuser:
         state = "closed" if self._engine is None else f"{self._engine.name}:{self._engine.precision}"
         return f"<Fuser {self._info['model']} {state}>"
 
-    def _prepare(self, ir: Any, vis: Any, color: str | None, thermal: Sequence[float] | None) -> Pair:
-        """Both frames as the network sees them."""
+    def _prepare(
+        self, ir: Any, vis: Any, color: str | None, thermal: Sequence[float] | None, homography: Any = None
+    ) -> Pair:
+        """Both frames as the engine takes them."""
         color = self._color if color is None else check_color(color)
         counts = self._thermal if thermal is None else check_range(thermal)
-        cover = None
-        if self._registration is not None:
-            ir, vis, cover = self._registration.join(check_frame("ir", ir), check_frame("vis", vis))
-        ir, vis = check_pair(ir, vis)
+        cover = matrix = None
+        registration = self._registration if homography is None else self._registration_of(homography)
+        if registration is not None:
+            ir, vis = check_frame("ir", ir), check_frame("vis", vis)
+            sizes = (ir.shape[1], ir.shape[0]), (vis.shape[1], vis.shape[0])
+            matrix = registration.only_homography(*sizes) if self.warps else None
+            if matrix is None:
+                ir, vis, cover = registration.join(ir, vis)
+            else:
+                field = registration.field(*sizes)
+                vis, cover = field.crop(vis), field.cover
+        ir, vis = check_pair(ir, vis, one_size=matrix is None)
         if counts is not None and ir.dtype != np.uint16:
             raise InputError(f"thermal is given, but ir has dtype {ir.dtype}; a range is for uint16 infrared alone")
         if not self._warned_palette and is_palette(ir):
@@ -336,7 +371,19 @@ class Fuser:
                 "which is not its temperature; give the camera's grey (white-hot) or 16-bit output instead",
                 stacklevel=3,
             )
-        return Pair(infrared_to_8bit(ir, color, counts), Visible(vis, color), vis, cover)
+        return Pair(infrared_to_8bit(ir, color, counts), Visible(vis, color), vis, cover, matrix)
+
+    def _registration_of(self, homography: Any) -> Registration:
+        """That of one call; most calls give the one before again."""
+        from .registration import Registration
+
+        try:
+            matrix = np.asarray(homography, np.float64)
+        except (TypeError, ValueError):
+            raise InputError(f"homography is {homography!r}; expected 3x3, infrared to visible pixels") from None
+        if self._called is None or not np.array_equal(self._called[0], matrix):
+            self._called = matrix.copy(), Registration(matrix, outside="repeat")
+        return self._called[1]
 
     def _open(self) -> Engine:
         if self._engine is None:
@@ -367,15 +414,21 @@ class Fuser:
         else:
             ir = np.stack([pair.ir for pair in pairs])[..., None]
             vis = np.stack([pair.visible.frame for pair in pairs])
-        check_frames(self._artefact, ir.shape[:3])
+        check_frames(self._artefact, vis.shape[:3])
+        matrices = None
+        if self.warps:
+            given = [np.eye(3) if pair.homography is None else pair.homography for pair in pairs]
+            matrices = np.stack(given).astype(np.float32)
         with self._lock:
             engine = self._open()
             if engine.depth > 1:
-                return cast(PipelinedEngine, engine).submit(ir, vis)
-            fused = engine.run(ir, vis)
+                return cast(PipelinedEngine, engine).submit(ir, vis, matrices)
+            fused = engine.run(ir, vis, matrices)
         return lambda: fused
 
-    def _fuse_on_gpu(self, ir: Any, vis: Any, out: Any, color: str | None, thermal: Sequence[float] | None) -> Any:
+    def _fuse_on_gpu(
+        self, ir: Any, vis: Any, out: Any, color: str | None, thermal: Sequence[float] | None, stream: Any
+    ) -> Any:
         color = self._color if color is None else check_color(color)
         counts = self._thermal if thermal is None else check_range(thermal)
         if self._open().depth == 1:
@@ -390,7 +443,7 @@ class Fuser:
                 "pyldfusion.cuda.frame_to_plane warps there, with the inverse of Registration.field(...).homography"
             )
         with self._lock:
-            fused = cast(PipelinedEngine, self._open()).fuse_arrays(ir, vis, out, color, counts)
+            fused = cast(PipelinedEngine, self._open()).fuse_arrays(ir, vis, out, color, counts, stream)
         return fused if out is None else out
 
 

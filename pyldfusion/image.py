@@ -52,22 +52,23 @@ def check_color(color: str) -> str:
     return color
 
 
-def check_pair(ir: Any, vis: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+def check_pair(ir: Any, vis: Any, *, one_size: bool = True) -> tuple[NDArray[Any], NDArray[Any]]:
     """Both frames if they can be fused, as plain arrays in the machine's byte order.
 
     Args:
         ir: HxW, HxWx1 or HxWx3; uint8, uint16 or float in [0, 1].
         vis: the same choice, of the same height and width.
+        one_size: whether they must be; not where a homography says how they lie.
 
     Raises:
         DtypeError: not an array, or of another element type.
         InputError: another shape, empty, under 16 pixels a side, sizes that differ, floats that are NaN or outside.
     """
     ir, vis = check_frame("ir", ir), check_frame("vis", vis)
-    if ir.shape[:2] != vis.shape[:2]:
+    if one_size and ir.shape[:2] != vis.shape[:2]:
         raise InputError(
             f"ir is {ir.shape[1]}x{ir.shape[0]} and vis is {vis.shape[1]}x{vis.shape[0]} (width x height); expected "
-            "one size: bring the infrared frame onto the visible one first (pyldfusion.registration)"
+            "one size, or a homography; pyldfusion.registration brings the infrared frame onto the visible one"
         )
     return ir, vis
 

@@ -144,6 +144,14 @@ class Registration:
         placed, cover = self.place(ir, size)
         return placed, self.field((ir.shape[1], ir.shape[0]), size).crop(vis), cover
 
+    def only_homography(self, ir: Size, vis: Size) -> Matrix | None:
+        """The homography from infrared pixels to pixels of the box, where it says all; None where frames are only
+        resized, or lenses bend. Raises as :meth:`field` does."""
+        if self.only_resizes:
+            return None
+        field = self.field(ir, vis)
+        return field.homography if field.maps is None else None
+
     def field(self, ir: Size, vis: Size) -> Field:
         """Where infrared frames of a size (width, height) lie in visible ones of a size.
 

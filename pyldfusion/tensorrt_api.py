@@ -20,7 +20,7 @@ from .errors import DependencyError
 if TYPE_CHECKING:
     import tensorrt
 
-__all__ = ["Version", "import_tensorrt", "make_logger", "make_recorder", "take_errors"]
+__all__ = ["Version", "import_tensorrt", "make_logger", "make_output_memory", "make_recorder", "take_errors"]
 
 _log = logging.getLogger("pyldfusion.tensorrt")
 
@@ -138,6 +138,35 @@ def make_recorder(trt: ModuleType) -> tensorrt.IErrorRecorder:
             self.errors, self._codes = [], []
 
     return Recorder()
+
+
+def make_output_memory(trt: ModuleType) -> tensorrt.IOutputAllocator:
+    """What gives an output the caller's memory where its shape is known only when the engine has run.
+
+    Before each run the caller sets ``address`` and ``room`` (bytes); behind it ``shape`` is what came out. More than
+    there is room for is refused, which fails the run.
+    """
+
+    class Memory(trt.IOutputAllocator):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            trt.IOutputAllocator.__init__(self)
+            self.address = self.room = 0
+            self.shape: tuple[int, ...] = ()
+
+        def reallocate_output(self, tensor_name: str, memory: int, size: int, alignment: int) -> int:
+            return self.address if size <= self.room and self.address % alignment == 0 else 0
+
+        def notify_shape(self, tensor_name: str, shape: Any) -> None:
+            self.shape = tuple(shape)
+
+    if Version.of(trt).before(10):
+        return Memory()
+
+    class StreamOrdered(Memory):
+        def reallocate_output_async(self, tensor_name: str, memory: int, size: int, alignment: int, stream: int) -> int:
+            return self.reallocate_output(tensor_name, memory, size, alignment)
+
+    return StreamOrdered()
 
 
 def take_errors(*sources: Any) -> str:

@@ -6,7 +6,9 @@ The lists (../shared/tensorrt_api) are read from the published wheels. A source 
   after a block of them that ends in ``return`` or ``raise``, serves those versions alone; all else serves all.
 - A variable, parameter or attribute of ``self`` that is annotated ``trt.Name`` is of that class; so is what a method of
   :data:`GIVES` gives. Every attribute read from it or set on it, and every ``trt.Name.MEMBER``, must be listed.
-- A class derived from one of theirs may override what is listed there, beside what it adds.
+- A class derived from one of theirs may override what is listed there, beside what it adds. Of an interface whose list
+  is empty (``IOutputAllocator`` from 10.0 on: bindings show no methods that are only there to be overridden) nothing
+  but its existence can be checked.
 - ``getattr`` with a name that is written out counts as that attribute; with any other it cannot be checked and is an
   error. So is a number where an enumeration's member belongs, as values shift between versions.
 """
@@ -107,7 +109,8 @@ class _Reader:
         for statement in node.body:
             if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 if base and not statement.name.startswith("_"):
-                    self.look(base, statement.name, versions, statement)
+                    told = frozenset(v for v in versions if any(name[0] != "_" for name in self.lists[v].get(base, ())))
+                    self.look(base, statement.name, told, statement)
                 self.function(statement, versions, names, {} if base else own)
             else:
                 self.statement(statement, versions, dict(names), own)

@@ -36,6 +36,7 @@ class Behaviour:
         refuse_node: message with which the parser refuses the graph's second node.
         precision: what layers are built in, whatever the graph says.
         types: type of the engine's output, whatever the graph says.
+        unknown: whether the output's shape is known only when the engine has run.
         fail: message with which computing fails.
         launch: how work is put on a stream: called with the stream's handle and a function.
         built: the settings of the last build.
@@ -46,6 +47,7 @@ class Behaviour:
     refuse_node: str = ""
     precision: str = ""
     types: str = ""
+    unknown: bool = False
     fail: str = ""
     launch: Callable[[int, Callable[[], None]], None] = lambda stream, work: work()
     built: dict[str, Any] = field(default_factory=dict)
@@ -89,6 +91,9 @@ def package(version: str) -> Any:
         MAX_DESC_LENGTH = 127
 
     class IProgressMonitor:
+        pass
+
+    class IOutputAllocator:
         pass
 
     def log(logger: Any, message: str) -> None:
@@ -323,6 +328,7 @@ def package(version: str) -> Any:
             self._engine, self._profile = engine, 0
             self._shapes: dict[str, tuple[int, ...]] = {}
             self._addresses: dict[str, int] = {}
+            self._allocators: dict[str, Any] = {}
             import onnxruntime
 
             self._session = onnxruntime.InferenceSession(
@@ -345,7 +351,11 @@ def package(version: str) -> Any:
             return fits
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            return self._shapes.get(name) or (*self._shapes["ir"][:3], 3)
+            return self._shapes.get(name) or ((-1,) * 4 if behaviour.unknown else (*self._shapes["vis"][:3], 3))
+
+        def set_output_allocator(self, name: str, output_allocator: Any) -> bool:
+            self._allocators[name] = output_allocator
+            return True
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
             self._addresses[name] = memory
@@ -356,6 +366,15 @@ def package(version: str) -> Any:
                 self.error_recorder.report_error(trt.ErrorCodeTRT.FAILED_EXECUTION, behaviour.fail)
                 return False
             behaviour.calls.append("execute")
+            for name, allocator in self._allocators.items() if behaviour.unknown else ():
+                shape = (*self._shapes["vis"][:3], 3)
+                words = (name, 0, int(np.prod(shape)), 256)
+                given = allocator.reallocate_output(*words) if old else allocator.reallocate_output_async(*words, 1)
+                if not given:
+                    self.error_recorder.report_error(trt.ErrorCodeTRT.FAILED_EXECUTION, "no memory for an output")
+                    return False
+                allocator.notify_shape(name, shape)
+                self._addresses[name] = given
             plan, addresses, shapes = self._engine._plan, dict(self._addresses), dict(self._shapes)
 
             def work() -> None:
@@ -425,7 +444,8 @@ def package(version: str) -> Any:
             return ICudaEngine(plan)
 
     made = [
-        ILogger, IErrorRecorder, ITensor, ILayer, INetworkDefinition, ParserError, OnnxParser, ITimingCache, Builder,
+        ILogger, IErrorRecorder, IOutputAllocator, ITensor, ILayer, INetworkDefinition, ParserError, OnnxParser,
+        ITimingCache, Builder,
         IOptimizationProfile, IBuilderConfig, EngineInspector, IExecutionContext, ICudaEngine, Runtime,
     ]  # fmt: skip
     for owner in (*made, *([] if old else [IProgressMonitor])):

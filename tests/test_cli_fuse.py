@@ -278,7 +278,7 @@ def test_an_interrupted_video_is_whole(folder, capsys, monkeypatch):
     clips()
     calls = []
 
-    def fuse_twice(self, ir, vis):
+    def fuse_twice(self, ir, vis, **options):
         calls.append(ir)
         if len(calls) == 3:
             raise KeyboardInterrupt

@@ -226,11 +226,11 @@ class TestMemory:
     def test_no_memory_for_the_slots(self, engine, monkeypatch):
         fit, failed = lane.Slot.fit, []
 
-        def short(slot, shape):
+        def short(slot, *shapes):
             if not failed:
-                failed.append(shape)
+                failed.append(shapes)
                 raise RuntimeError("CUDA error: out of memory")
-            return fit(slot, shape)
+            return fit(slot, *shapes)
 
         monkeypatch.setattr(lane.Slot, "fit", short)
         assert engine.run(*pair(*SHAPE)).shape == (*SHAPE, 3) and failed
@@ -312,7 +312,7 @@ class TestFuser:
     def test_a_batch_is_its_pairs(self, gpu, monkeypatch):
         sizes = []
         submit = gpu._engine.submit
-        monkeypatch.setattr(gpu._engine, "submit", lambda ir, vis: sizes.append(len(ir)) or submit(ir, vis))
+        monkeypatch.setattr(gpu._engine, "submit", lambda *given: sizes.append(len(given[0])) or submit(*given))
         irs, viss = random_frame(1, (11, 20, 20), "uint8"), random_frame(2, (11, 20, 20, 3), "uint8")
         fused = gpu.fuse_batch(irs, viss)
         assert sizes == [4, 4, 3]
@@ -344,7 +344,7 @@ class TestFuser:
     def test_what_is_under_way_survives_closing(self, models, gpu):
         frames = random_frame(1, (20, 24), "uint8"), random_frame(2, (20, 24, 3), "uint8")
         expected = gpu.fuse(*frames)
-        waiting = gpu._submit([gpu._prepare(*frames, None, None)])
+        waiting = gpu._submit([gpu._prepare(*frames, None, None, None)])
         gpu.close()
         assert np.array_equal(waiting()[0], expected)
         with pytest.raises(EngineError, match="closed"):

@@ -8,10 +8,13 @@ import pytest
 onnx = pytest.importorskip("onnx")
 
 from export.half import compute_in_half  # noqa: E402
-from export.onnx import export_onnx  # noqa: E402
+from export.onnx import describe, write_model  # noqa: E402
 from export.shape import Shape  # noqa: E402
 from pyldfusion import Fuser  # noqa: E402
-from pyldfusion.errors import ArtefactError  # noqa: E402
+from pyldfusion.cli import main  # noqa: E402
+from pyldfusion.engines.onnx import OnnxRuntimeEngine  # noqa: E402
+from pyldfusion.errors import InputError  # noqa: E402
+from pyldfusion.media import write_image  # noqa: E402
 from pyldfusion.registration import Registration  # noqa: E402
 
 from .graphs import RUNTIMES, frames, graph, network  # noqa: E402
@@ -86,8 +89,64 @@ def test_matrices_that_are_no_homographies_do_no_harm(runtime):
         assert fused.shape == vis.shape and fused.dtype == np.uint8
 
 
-def test_fuser_says_what_such_a_file_is_for(tmp_path):
-    about = export_onnx(network("lite"), tmp_path / "m.onnx", warp=True)
-    assert about["warp"] == "yes" and "homography float32 [N,3,3]" in about["signature"]
-    with pytest.raises(ArtefactError, match="takes a homography"):
-        Fuser(tmp_path / "m.onnx", engine="onnxruntime")
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The small network, warping and not, by that."""
+    folder = tmp_path_factory.mktemp("warp")
+    for warp in (True, False):
+        about = describe(network("lite"), io="frames", precision="fp32", warp=warp)
+        write_model(graph(warp=warp), folder / f"{warp}.onnx", about)
+    return {warp: folder / f"{warp}.onnx" for warp in (True, False)}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_fuser_gives_what_it_gives_of_a_pair_that_was_warped_before(runtime, files):
+    pytest.importorskip(runtime)
+    irs, viss = pair(3)
+    with Fuser(files[True], engine=runtime) as ours, Fuser(files[False], engine=runtime) as plain:
+        assert ours.warps and not plain.warps and ours.info["precision"] == "fp32"
+        for name in ("inside", "scaled"):
+            matrix = HOMOGRAPHIES[name]
+            placed = [Registration(np.array(matrix)).place(ir, (80, 60))[0] for ir in irs[..., 0]]
+            expected = plain.fuse_batch(placed, viss)
+            assert np.array_equal(plain.fuse_batch(irs, viss, homography=matrix), expected)  # OpenCV's, before
+            for fused in (
+                ours.fuse_batch(irs, viss, homography=matrix),
+                np.stack(list(ours.fuse_stream(zip(irs, viss, strict=True), homography=matrix))),
+                np.stack([ours.fuse(ir, vis, homography=matrix) for ir, vis in zip(irs, viss, strict=True)]),
+            ):
+                difference = np.abs(fused.astype(int) - expected)
+                assert difference.max() <= 3 and difference.mean() < 0.3
+        same = np.ascontiguousarray(viss[0][..., 0])
+        assert np.abs(ours.fuse(same, viss[0]).astype(int) - plain.fuse(same, viss[0])).max() <= 1
+        assert ours.fuse(same[:31, :47], viss[0], homography=np.eye(3)).shape == viss[0].shape  # another size again
+
+
+def test_pairs_and_matrices_that_do_not_go(files):
+    irs, viss = pair(2)
+    with Fuser(files[True], engine="onnxruntime") as fuser:
+        with pytest.raises(InputError, match=r"ir is 64x48 and vis is 80x60.*one size, or a homography"):
+            fuser.fuse(irs[0], viss[0])
+        for matrix in (np.zeros((3, 3)), np.eye(4), "none", np.full((3, 3), np.nan)):
+            with pytest.raises(InputError, match=r"homography.*(3x3|cannot be inverted)"):
+                fuser.fuse(irs[0], viss[0], homography=matrix)
+        with pytest.raises(InputError, match=r"irs\[1\] has shape .*expected the size of irs\[0\]"):
+            fuser.fuse_batch([irs[0], irs[1, :40]], viss, homography=np.eye(3))
+
+
+def test_the_commands_give_the_homography_to_the_graph(files, tmp_path, monkeypatch):
+    ir, vis = pair()
+    write_image(tmp_path / "ir.png", ir[0, ..., 0])
+    write_image(tmp_path / "vis.png", vis[0])
+    (tmp_path / "h.txt").write_text(" ".join(map(str, np.ravel(HOMOGRAPHIES["larger"]))))
+    words = [str(tmp_path / name) for name in ("ir.png", "vis.png")]
+    asked = ["--model", str(files[True]), "--homography", str(tmp_path / "h.txt"), "--engine", "onnxruntime"]
+    given = []
+    run = OnnxRuntimeEngine.run
+    monkeypatch.setattr(OnnxRuntimeEngine, "run", lambda self, *args: given.append(args) or run(self, *args))
+    assert main(["fuse", *words, str(tmp_path / "fused.png"), *asked]) == 0
+    assert main(["stream", *words, str(tmp_path / "live.mp4"), "--frames", "1", *asked]) == 0
+    assert len(given) == 2
+    for ir_given, vis_given, homography in given:
+        assert ir_given.shape == (1, 48, 64, 1) and vis_given.shape == (1, 60, 80, 3)
+        assert np.allclose(homography[0], HOMOGRAPHIES["larger"])

@@ -212,7 +212,7 @@ class TestBatch:
         sizes = []
         run = lite._engine.run
         monkeypatch.setattr(lite._engine, "batch", 4, raising=False)
-        monkeypatch.setattr(lite._engine, "run", lambda ir, vis: sizes.append(len(ir)) or run(ir, vis))
+        monkeypatch.setattr(lite._engine, "run", lambda *given: sizes.append(len(given[0])) or run(*given))
         irs, viss = random_frame(1, (6, 20, 20), "uint8"), random_frame(2, (6, 20, 20, 3), "uint8")
         fused = lite.fuse_batch(irs, viss)
         assert sizes == [4, 2]
@@ -266,7 +266,7 @@ class TestLife:
     def test_warmup_takes_width_and_height(self, lite, monkeypatch):
         seen = []
         run = lite._engine.run
-        monkeypatch.setattr(lite._engine, "run", lambda ir, vis: seen.append(vis.shape) or run(ir, vis))
+        monkeypatch.setattr(lite._engine, "run", lambda *given: seen.append(given[1].shape) or run(*given))
         lite.warmup((48, 32), batch=2)
         assert seen == [(1, 32, 48, 3)] * 2
         for size, batch in (((8, 32), 1), ((48, 32), 0), (48, 1), ((48.0, 32), 1), ("ab", 1), ((48, 32), None)):

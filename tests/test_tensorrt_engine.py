@@ -153,6 +153,16 @@ class TestFrames:
         frames = pair(1, 24, 32)
         assert np.array_equal(engine.run(*frames), plain.run(*frames))
 
+    def test_a_shape_that_is_known_only_when_it_has_run(self, engine, trt, plain):
+        trt.behaviour.unknown = True
+        for size in ((24, 32), (17, 20)):
+            frames = pair(1, *size)
+            for _ in range(3):
+                assert np.array_equal(engine.run(*frames), plain.run(*frames))
+        engine._output.room = 5
+        assert engine._output.reallocate_output("fused", 0, 6, 256) == 0
+        assert engine._output.reallocate_output("fused", 0, 5, 1) == engine._output.address
+
     def test_a_stream_of_pairs_through_a_fuser(self, build, plain):
         with Fuser(build()) as fuser:
             assert fuser.info["engine"] == "tensorrt" and fuser.info["metadata"]["gpu"].startswith("Orin")
@@ -183,6 +193,35 @@ class TestArrays:
         out = self.on_device(np.zeros((24, 32, 3), np.uint8))
         engine.fuse_arrays(*given, out, color, None)
         assert np.array_equal(cuda.to_host(out)[..., flip], expected)
+
+    def test_the_stream_of_the_caller(self, engine, plain, monkeypatch):
+        """What the caller has on it comes before, what he puts there next comes after."""
+        from pyldfusion.engines.device import Lane
+
+        ir, vis = pair(1, 24, 32)
+        given = self.on_device(ir[0]), self.on_device(vis[0])
+        caller, order = Lane(0), []
+        stream = engine._compute.stream
+
+        class Watched:
+            def __getattr__(self, name):
+                return getattr(stream, name)
+
+            def wait(self, other):
+                order.append(("wait", other))
+                stream.wait(other)
+
+            def before(self, other):
+                order.append(("before", other))
+                stream.before(other)
+
+        monkeypatch.setattr(engine._compute, "stream", Watched())
+        handle = caller.stream.cuda_stream
+        fused = engine.fuse_arrays(*given, None, "bgr", None, handle)
+        assert ("wait", handle) in order and ("before", handle) in order
+        assert order.index(("wait", handle)) < order.index(("before", handle))
+        caller.synchronize()
+        assert np.array_equal(cuda.to_host(fused), plain.run(ir, vis)[0])
 
     @pytest.mark.parametrize("counts", [None, (20000.0, 31000.0)])
     def test_16_bits_of_infrared(self, engine, build, counts):
@@ -402,3 +441,31 @@ class TestChoice:
         monkeypatch.setitem(sys.modules, "export.tensorrt", None)
         with pytest.raises(DependencyError, match="building an engine needs export"):
             Fuser(path, rebuild=True)
+
+
+class TestWarp:
+    """Engines that lay the infrared onto the visible themselves."""
+
+    @pytest.fixture
+    def warping(self, trt, tmp_path):
+        from export.onnx import describe, write_model
+
+        from .graphs import graph, network
+
+        source = tmp_path / "warp.onnx"
+        write_model(graph(warp=True), source, describe(network("lite"), io="frames", precision="fp32", warp=True))
+        build_engine(source, tmp_path / "warp.engine", Shape((1, 2, 4), (16, 24, 64), (16, 32, 64)))
+        return source, tmp_path / "warp.engine"
+
+    def test_the_picture_is_the_graphs(self, warping, trt):
+        assert trt.behaviour.built["profiles"][0]["ir"] == [[1, 16, 16, 1], [2, 480, 640, 1], [4, 1088, 1920, 1]]
+        source, path = warping
+        matrices = ([[0.9, 0.02, 1.3], [-0.03, 0.8, 2.7], [0, 0, 1]], [[0.6, 0, 3], [0, 0.7, -2], [0, 0, 1]])
+        with Fuser(source, engine="onnxruntime") as plain, Fuser(path) as fuser:
+            assert fuser.warps
+            for size in ((20, 28), (24, 32)):
+                irs, viss = pair(3, *size)[0], pair(3, 24, 32)[1]
+                for matrix in (*matrices, *matrices):  # as it comes, recorded, replayed with another one
+                    fused = fuser.fuse_batch(irs, viss, homography=matrix)
+                    assert np.array_equal(fused, plain.fuse_batch(irs, viss, homography=matrix))
+            assert fuser._engine._can_record and (2, 24, 32, 20, 28) in fuser._engine._recordings.shapes

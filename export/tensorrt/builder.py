@@ -18,7 +18,7 @@ from pyldfusion.media.atomic import atomic_path
 from pyldfusion.sidecar import Profile, Sidecar
 from pyldfusion.tensorrt_api import Version, import_tensorrt, make_logger, take_errors
 
-from ..shape import Shape
+from ..shape import ANY, Shape
 from . import readback, versions
 
 if TYPE_CHECKING:
@@ -210,9 +210,13 @@ def _configure(
 def _profile(
     builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, network: tensorrt.INetworkDefinition, shape: Shape
 ) -> tuple[Profile, dict[str, tuple[int, ...]]]:
-    """One optimisation profile, every input's axes called N, H and W from ``shape``; and the inputs' usual shapes."""
+    """One optimisation profile, every input's axes called N, H and W from ``shape``; and the inputs' usual shapes.
+
+    Infrared of a size of its own (IH, IW) may have any that an engine of no given size takes.
+    """
     profile: tensorrt.IOptimizationProfile = builder.create_optimization_profile()
     sizes = dict(zip("NHW", zip(*shape.profile, strict=True), strict=True))
+    sizes |= {"IH": ANY["height"], "IW": ANY["width"]}
     asked = dict(zip("NHW", shape.dims, strict=True))
     dynamic = False
     inputs = {}

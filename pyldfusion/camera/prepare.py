@@ -33,6 +33,8 @@ class Prepared:
 
     Attributes:
         ir: uint8 [H,W] on the visible frame; None where there is no infrared to fuse.
+        grey: the same before it was laid there, at its own size.
+        homography: from its pixels to those of ``vis``; None where that is not by one.
         vis: as the camera gave it, or the common view of it; None where that camera is lost.
         cover: where infrared is, as of ``Registration.place``.
         flags: what is not as it should be: ``"ir lost"``, ``"vis lost"``, ``"ir frozen"``, ``"ir unusable"``,
@@ -41,6 +43,8 @@ class Prepared:
     """
 
     ir: NDArray[np.uint8] | None
+    grey: NDArray[np.uint8] | None
+    homography: NDArray[np.float64] | None
     vis: NDArray[Any] | None
     cover: NDArray[np.float32] | None
     flags: tuple[str, ...]
@@ -123,7 +127,8 @@ class Preparer:
             self._events.tell("ir unusable", f"ir: {error}")
             return self._alone(vis, [*flags, "ir unusable"], pair)
         self._worked = True
-        return Prepared(placed, self._box(vis), cover, tuple(flags), pair)
+        matrix = self._registration.only_homography(self._ir_size, self._size or self._ir_size)
+        return Prepared(placed, grey, matrix, self._box(vis), cover, tuple(flags), pair)
 
     def close(self) -> None:
         """Wait for what is under way."""
@@ -131,7 +136,7 @@ class Preparer:
             self.drift.close()
 
     def _alone(self, vis: NDArray[Any] | None, flags: list[str], pair: FramePair) -> Prepared:
-        return Prepared(None, self._box(vis), None, tuple(flags), pair)
+        return Prepared(None, None, None, self._box(vis), None, tuple(flags), pair)
 
     def _box(self, vis: NDArray[Any] | None) -> NDArray[Any] | None:
         """What of the visible frame is shown, with or without an infrared one, so that pictures keep their size."""

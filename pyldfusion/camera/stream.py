@@ -224,7 +224,10 @@ class Stream:
     def _picture(self, prepared: Prepared) -> NDArray[Any]:
         """The fused picture, or of a pair that lacks a half the other half."""
         if prepared.ir is not None and prepared.vis is not None:
-            picture = self._fuser.fuse(prepared.ir, prepared.vis)
+            if self._fuser.warps and prepared.grey is not None and prepared.homography is not None:
+                picture = self._fuser.fuse(prepared.grey, prepared.vis, homography=prepared.homography)
+            else:
+                picture = self._fuser.fuse(prepared.ir, prepared.vis)
             self.fused += 1
             return picture
         self.alone += 1

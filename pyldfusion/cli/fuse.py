@@ -200,7 +200,10 @@ class _Worker:
         if ir.ndim == 3 and grey_if_grey(vis).ndim == 2:
             self.console.note("IR is in colour and VIS is grey: are they swapped? IR comes first", kind="swapped")
         height, width = vis.shape[:2]
-        came = f"{ir.shape[1]}x{ir.shape[0]}"
+        came, given = f"{ir.shape[1]}x{ir.shape[0]}", ir
+        matrix = None
+        if self.fuser.warps:
+            matrix = self.registration.only_homography((ir.shape[1], ir.shape[0]), (width, height))
         ir, vis, cover = self.registration.join(ir, vis)
         if self.registration.only_resizes and came != f"{width}x{height}":
             self.console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
@@ -209,7 +212,7 @@ class _Worker:
             if len(self._correlations) == EDGE_CHECKS:
                 self.warn_if_unregistered()
         start = time.perf_counter()
-        fused = self.fuser.fuse(ir, vis)
+        fused = self.fuser.fuse(ir if matrix is None else given, vis, homography=matrix)
         milliseconds = 1000 * (time.perf_counter() - start)
         if cover is not None:
             fused = visible_outside(fused, vis, cover)

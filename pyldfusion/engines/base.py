@@ -49,6 +49,7 @@ class Engine(Protocol):
         threads: CPU threads it computes with.
         batch: how many frames at once are worth while; 1 where more only takes more memory.
         depth: how many batches may be under way; where it is more than 1, the engine is a :class:`PipelinedEngine`.
+        warps: whether its graph takes a homography and lays the infrared onto the visible itself.
     """
 
     name: str
@@ -58,13 +59,18 @@ class Engine(Protocol):
     threads: int
     batch: int
     depth: int
+    warps: bool
 
-    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def run(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
         """Fuse a batch of frames.
 
         Args:
-            ir: uint8 [N,H,W,1], C-contiguous.
+            ir: uint8 [N,H,W,1], C-contiguous; where the engine :attr:`warps`, of a height and width of its own.
             vis: uint8 [N,H,W,3] in BGR order, C-contiguous.
+            homography: float32 [N,3,3], from pixels of the infrared to pixels of the visible; where the engine
+                :attr:`warps`, and only there.
 
         Returns:
             uint8 [N,H,W,3] in memory of its own, which the engine does not touch again.
@@ -80,7 +86,9 @@ class Engine(Protocol):
 class PipelinedEngine(Engine, Protocol):
     """An engine beside the host: while it computes a batch, the next goes up and the one before comes down."""
 
-    def submit(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+    def submit(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> Callable[[], NDArray[np.uint8]]:
         """Begin to fuse a batch, as :meth:`run` does; the arrays may be written to as soon as this returns.
 
         Returns:
@@ -91,7 +99,9 @@ class PipelinedEngine(Engine, Protocol):
             EngineError: the runtime failed; it may be raised by what is returned instead.
         """
 
-    def fuse_arrays(self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None) -> Any:
+    def fuse_arrays(
+        self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None, stream: Any = None
+    ) -> Any:
         """Fuse one pair that is on the engine's device, without waiting for it and without a copy to the host.
 
         Args:
@@ -100,6 +110,8 @@ class PipelinedEngine(Engine, Protocol):
             out: where the result goes, or None.
             color: ``"bgr"`` or ``"rgb"``.
             thermal: counts of a uint16 ``ir`` that become 0 and 255, or None.
+            stream: the caller's, with which all is in order: a stream of torch or CuPy, or a CUDA stream's handle;
+                None takes torch's current one where the engine is torch, else those of the arrays.
 
         Returns:
             ``out``, else a new torch tensor, of vis's shape and dtype. As with any operation of torch, inputs and
@@ -257,7 +269,7 @@ def check_signature(
     artefact: Artefact,
     inputs: Mapping[str, tuple[bool, Sequence[int | str]]],
     outputs: Mapping[str, tuple[bool, Sequence[int | str]]],
-) -> None:
+) -> bool:
     """Whether a graph takes and gives frames, whatever its metadata say.
 
     Args:
@@ -265,26 +277,30 @@ def check_signature(
         inputs: name -> (is it uint8, shape with anything but an int for what is dynamic).
         outputs: the same.
 
+    Returns:
+        Whether it also takes a homography (``export --warp``).
+
     Raises:
         ArtefactError: it does not.
     """
-    if "homography" in inputs:
-        raise ArtefactError(
-            f"{artefact.path} takes a homography beside the frames, which Fuser does not give; run it in the runtime "
-            "itself, or open a model exported without --warp and lay the infrared onto the visible before, with "
-            "pyldfusion.registration"
-        )
+    frames = {name: port for name, port in inputs.items() if name != "homography"}
     expected = ({"ir": 1, "vis": 3}, {"fused": 3})
-    for ports, channels in zip((inputs, outputs), expected, strict=True):
-        if ports.keys() != channels.keys() or any(
-            not is_uint8 or len(shape) != 4 or (isinstance(shape[3], int) and shape[3] != channels[name])
+    fits = all(
+        ports.keys() == channels.keys()
+        and all(
+            is_uint8 and len(shape) == 4 and (not isinstance(shape[3], int) or shape[3] == channels[name])
             for name, (is_uint8, shape) in ports.items()
-        ):
-            found = ", ".join(f"{name} {list(shape)}" for name, (_, shape) in {**inputs, **outputs}.items())
-            raise ArtefactError(
-                f"{artefact.path} is not a graph of frames; expected uint8 inputs ir [N,H,W,1] and vis [N,H,W,3] and "
-                f"an output fused [N,H,W,3], found {found}"
-            )
+        )
+        for ports, channels in zip((frames, outputs), expected, strict=True)
+    )
+    is_uint8, shape = inputs.get("homography", (False, ("N", 3, 3)))
+    if not fits or is_uint8 or list(shape[1:]) != [3, 3]:
+        found = ", ".join(f"{name} {list(shape)}" for name, (_, shape) in {**inputs, **outputs}.items())
+        raise ArtefactError(
+            f"{artefact.path} is not a graph of frames; expected uint8 inputs ir [N,H,W,1] and vis [N,H,W,3], where it "
+            f"warps a float input homography [N,3,3], and an output fused [N,H,W,3], found {found}"
+        )
+    return "homography" in inputs
 
 
 def choose(artefact: Artefact, device: str | None, engine: str | None, precision: str | None) -> tuple[str, str, str]:
@@ -316,6 +332,7 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
         if name in fitting
         and (engine is None or name == engine)
         and (precision is None or computed == precision)
+        and (computed == "fp32" or name == "torch" or not artefact.warps)
         and computed in RUNTIMES[name].devices.get(device.partition(":")[0], ())
     ]
     if not candidates:

@@ -21,7 +21,7 @@ from ..frame_graph import FrameGraph
 from ..generator import load_generator
 from ..gpu_image import GpuPair
 from ..rewrites import InPrecision, for_inference
-from .lane import SENDING, Lane, Recording, Slot, own_mode, record, settings
+from .lane import SENDING, Lane, Recording, Slot, current, own_mode, record, settings
 from .pipeline import Pipeline, Shape
 
 __all__ = ["CudaEngine", "load"]
@@ -58,9 +58,11 @@ class CudaEngine(Pipeline):
         except RuntimeError as error:
             raise EngineError(f"torch cannot load {artefact.path.name} onto {device}: {error}") from error
 
-    def fuse_arrays(self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None) -> Tensor:
+    def fuse_arrays(
+        self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None, stream: Any = None
+    ) -> Tensor:
         """See :class:`~pyldfusion.engines.base.PipelinedEngine`."""
-        with self._errors():
+        with self._errors(), current(stream, self.torch_device):
             pair = GpuPair(ir, vis, out, self.torch_device, color, thermal)
             return pair.restore(self._fuse_for_caller(pair.ir, pair.vis))
 

@@ -6,6 +6,7 @@ and JetPack has that; it holds the kernels for arrays of the device as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from ..image import MIN_SIDE
 from ..thermal import PERCENTILES
 from . import pipeline
 
-__all__ = ["DevicePair", "Frames", "GraphRecording", "Lane", "Slot", "free_memory"]
+__all__ = ["DevicePair", "Frames", "GraphRecording", "Homographies", "Lane", "Slot", "free_memory"]
 
 
 def free_memory(device: int) -> int:
@@ -32,12 +33,11 @@ class Frames(NamedTuple):
     """uint8 frames in the memory of a GPU, dense."""
 
     address: int
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]  # N, H, W, C
 
     @property
     def nbytes(self) -> int:
-        n, h, w, c = self.shape
-        return n * h * w * c
+        return math.prod(self.shape)
 
 
 class Lane:
@@ -88,18 +88,14 @@ class Slot(pipeline.Slot):
         self._host = module.pinned(size, stream.device), module.pinned(size, stream.device)
         self._device = tuple(module.empty([size], stream.device, stream) for _ in range(2))
 
-    def divide(self, shape: pipeline.Shape, start: int, size: int) -> None:
-        n, h, w = shape
-        pixels = n * h * w
+    def divide(self, ir: pipeline.Shape, vis: pipeline.Shape, start: int, size: int) -> None:
         host_in, host_out = self._host
-        self.host_ir = host_in[:pixels].reshape(n, h, w, 1)
-        self.host_vis = host_in[start:size].reshape(n, h, w, 3)
-        self.host_fused = host_out[: 3 * pixels].reshape(n, h, w, 3)
+        self.host_ir = host_in[: math.prod(ir)].reshape(ir)
+        self.host_vis = host_in[start:size].reshape(vis)
+        self.host_fused = host_out[: math.prod(vis)].reshape(vis)
         into, out_of = (array.pointer for array in self._device)
-        self.ir = Frames(into, (n, h, w, 1))
-        self.vis = Frames(into + start, (n, h, w, 3))
-        self.fused = Frames(out_of, (n, h, w, 3))
-        self._sizes = size, 3 * pixels
+        self.ir, self.vis, self.fused = Frames(into, ir), Frames(into + start, vis), Frames(out_of, vis)
+        self._sizes = size, math.prod(vis)
 
     def upload(self, lane: Lane) -> None:
         lane.stream.copy(self._device[0].pointer, self._host[0].ctypes.data, self._sizes[0])
@@ -113,7 +109,7 @@ class GraphRecording:
 
     Args:
         lane: where it is recorded and will run.
-        shape: of the batch.
+        shape: of the batch, see :data:`~pyldfusion.engines.pipeline.Shape`.
         work: puts the work on the lane, from and to the frames it is given. It is called twice: libraries prepare
             themselves at first use, which cannot be recorded.
     """
@@ -121,7 +117,9 @@ class GraphRecording:
     def __init__(self, lane: Lane, shape: pipeline.Shape, work: Callable[[Frames, Frames, Frames], None]) -> None:
         stream = lane.stream
         self._lane = lane
-        self._memory = [cuda._module().empty([*shape, channels], stream.device, stream) for channels in (1, 3, 3)]
+        n, h, w, *own = shape
+        shapes = [n, *(own or (h, w)), 1], [n, h, w, 3], [n, h, w, 3]
+        self._memory = [cuda._module().empty(shape, stream.device, stream) for shape in shapes]
         self._ir, self._vis, self._fused = (Frames(array.pointer, tuple(array.shape)) for array in self._memory)
         self.size = sum(array.nbytes for array in self._memory)
         work(self._ir, self._vis, self._fused)
@@ -134,6 +132,49 @@ class GraphRecording:
         self._lane.copy(fused, self._fused)
 
 
+class Homographies:
+    """Matrices of a batch in one place of the device, where every batch finds them: those of a rig seldom change.
+
+    Args:
+        lane: on which batches read them.
+    """
+
+    #: Frames at once.
+    MOST = 256
+
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
+        self._here: NDArray[np.float32] = np.empty((0, 3, 3), np.float32)
+        self._host: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._device: Any = None
+
+    @property
+    def address(self) -> int:
+        """Where they are; it stays, because recorded work reads there."""
+        if self._device is None:
+            module, stream = cuda._module(), self._lane.stream
+            self._host = module.pinned(self.MOST * 36, stream.device)
+            self._device = module.empty([self.MOST * 36], stream.device, stream)
+        address: int = self._device.pointer
+        return address
+
+    def lay(self, matrices: NDArray[np.float32]) -> None:
+        """Have ``matrices``, float32 [N,3,3], there for what is sent from now on.
+
+        Raises:
+            InputError: more of them than there is room for.
+        """
+        if np.array_equal(matrices, self._here):
+            return
+        if len(matrices) > self.MOST:
+            raise InputError(f"{len(matrices)} homographies at once; expected at most {self.MOST}")
+        address = self.address
+        self._lane.synchronize()  # what was sent reads the old ones, and the copy before reads the host's
+        self._host[: matrices.nbytes] = np.ascontiguousarray(matrices).reshape(-1).view(np.uint8)
+        self._lane.stream.copy(address, self._host.ctypes.data, matrices.nbytes)
+        self._here = matrices.copy()
+
+
 class DevicePair:
     """A pair of arrays of a GPU as the network sees them, and the way back; the counterpart of GpuPair without torch.
 
@@ -144,17 +185,27 @@ class DevicePair:
         lane: where all work is put. It begins after, and what the arrays' own streams hold next comes after it.
         color: order of channels.
         thermal: counts of a uint16 ``ir`` that become 0 and 255; None takes its percentiles.
+        stream: the caller's: an object of torch or CuPy, or a handle. All begins after what is on it now, and what
+            comes on it later comes after; beside the arrays' own streams.
 
     Raises:
         DtypeError, InputError: another type, shape or layout; an array that is on no GPU, or another one.
     """
 
     def __init__(
-        self, ir: Any, vis: Any, out: Any, lane: Lane, color: str, thermal: tuple[float, float] | None
+        self,
+        ir: Any,
+        vis: Any,
+        out: Any,
+        lane: Lane,
+        color: str,
+        thermal: tuple[float, float] | None,
+        stream: Any = None,
     ) -> None:
         self._lane, self._out, self._color = lane, out, color
         visible, thermals = cuda.asarray(vis), cuda.asarray(ir)
         self._streams = {array.stream for array in (visible, thermals) if array.stream is not None}
+        self._streams |= {stream} if stream is not None else set()
         for stream in self._streams:
             lane.stream.wait(stream)
         if visible.dtype != "uint8":

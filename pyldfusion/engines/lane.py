@@ -7,6 +7,7 @@ a recording computes anew. That is how the engine's own logic is tested on machi
 from __future__ import annotations
 
 import gc
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from . import pipeline
 
-__all__ = ["SENDING", "Lane", "Recording", "Slot", "own_mode", "record", "settings"]
+__all__ = ["SENDING", "Lane", "Recording", "Slot", "current", "own_mode", "record", "settings"]
 
 #: torch gives streams out of a pool of 32 a device, so two engines may be on one stream. What one of them records
 #: would contain what the other sends meanwhile, so that sending work is one engine's turn at a time in a process.
@@ -55,6 +56,16 @@ class Lane:
             self.stream.synchronize()
 
 
+def current(stream: Any, device: torch.device) -> AbstractContextManager[None]:
+    """``stream`` as torch's current one: a stream of torch or CuPy, or a CUDA stream's handle; None changes nothing."""
+    if stream is None or device.type != "cuda":
+        return nullcontext()
+    if not isinstance(stream, torch.cuda.Stream):
+        handle = getattr(stream, "cuda_stream", getattr(stream, "ptr", stream))  # ours, CuPy's, a number
+        stream = torch.cuda.ExternalStream(int(handle), device)
+    return torch.cuda.stream(stream)
+
+
 class Slot(pipeline.Slot):
     """See :class:`~pyldfusion.engines.pipeline.Slot`; the device's arrays are tensors."""
 
@@ -75,14 +86,15 @@ class Slot(pipeline.Slot):
         device_in, device_out = (torch.empty(size, dtype=torch.uint8, device=self._device) for _ in range(2))
         self._all = host_in, device_in, device_out, host_out
 
-    def divide(self, shape: pipeline.Shape, start: int, size: int) -> None:
-        n, h, w = shape
-        pixels = n * h * w
+    def divide(self, ir: pipeline.Shape, vis: pipeline.Shape, start: int, size: int) -> None:
+        thermal, visible = math.prod(ir), math.prod(vis)
         host_in, device_in, device_out, host_out = self._all
-        self._used = host_in[:size], device_in[:size], device_out[: 3 * pixels], host_out[: 3 * pixels]
-        self.host_ir, self.host_vis = (x.numpy() for x in _split(self._used[0], start, shape))
-        self.ir, self.vis = _split(self._used[1], start, shape)
-        self.fused, host_fused = (x.view(n, h, w, 3) for x in self._used[2:])
+        self._used = host_in[:size], device_in[:size], device_out[:visible], host_out[:visible]
+        (host_ir, host_vis), (self.ir, self.vis) = (
+            (given[:thermal].view(ir), given[start:].view(vis)) for given in self._used[:2]
+        )
+        self.host_ir, self.host_vis = host_ir.numpy(), host_vis.numpy()
+        self.fused, host_fused = (x.view(vis) for x in self._used[2:])
         self.host_fused = host_fused.numpy()
 
     def upload(self, lane: Lane) -> None:
@@ -92,11 +104,6 @@ class Slot(pipeline.Slot):
     def download(self, lane: Lane) -> None:
         with lane.current():
             self._used[3].copy_(self._used[2], non_blocking=True)
-
-
-def _split(frames: Tensor, start: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    n, h, w = shape
-    return frames[: n * h * w].view(n, h, w, 1), frames[start:].view(n, h, w, 3)
 
 
 class Recording:

@@ -20,13 +20,16 @@ class PyramidEngine:
     device = "cpu"
     batch = 1
     depth = 1
+    warps = False
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._size: tuple[int, ...] = ()
         self._workspace = self._luma = self._plane = np.empty(0)
 
-    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def run(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
         import cv2
 
         if ir.shape[1:3] != self._size:  # kept, because new memory for each frame would cost as much as half the work

@@ -66,19 +66,22 @@ class OnnxRuntimeEngine:
             )
         except Exception as error:  # the binding's own exceptions have no common public base
             raise ArtefactError(f"{artefact.path} is not a model that ONNX Runtime loads: {error}") from error
-        check_signature(artefact, inputs, outputs)
+        self.warps = check_signature(artefact, inputs, outputs)
         self._largest = 0
 
-    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def run(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
         options = self._runtime.RunOptions()
         # The arena keeps what the largest frames took. It is given back once frames have become half as large.
-        pixels = ir.size
+        pixels = vis.size // 3
         if 2 * pixels < self._largest:
             options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
             self._largest = pixels
         self._largest = max(self._largest, pixels)
+        given = {"ir": ir, "vis": vis} | ({"homography": homography} if self.warps else {})
         try:
-            (fused,) = self._session.run(["fused"], {"ir": ir, "vis": vis}, options)
+            (fused,) = self._session.run(["fused"], given, options)
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on frames of shape {vis.shape}: {error}") from error
         return np.asarray(fused)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import OrderedDict
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ __all__ = ["PRECISION_HINTS", "OpenVinoEngine", "import_openvino", "load"]
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 _TELEMETRY = "openvino_telemetry"
+#: Shapes of a graph's inputs by name.
+_Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 def import_openvino() -> ModuleType:
@@ -78,42 +81,50 @@ class OpenVinoEngine:
             outputs = {o.any_name: _describe(o) for o in self._model.outputs}
         except Exception as error:  # RuntimeError, and others from the conversion of odd graphs
             raise ArtefactError(f"{artefact.path} is not a model that OpenVINO reads: {error}") from error
-        check_signature(artefact, inputs, outputs)
-        self._requests: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+        self.warps = check_signature(artefact, inputs, outputs)
+        self._requests: OrderedDict[_Shapes, Any] = OrderedDict()
 
-    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        n, h, w, _ = ir.shape
+    def run(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        given: dict[str, NDArray[Any]] = {"ir": ir, "vis": vis}
+        if homography is not None:
+            given["homography"] = homography
         try:
-            request = self._request((n, h, w))
-            for name, frames in (("ir", ir), ("vis", vis)):
+            request = self._request(tuple((name, array.shape) for name, array in given.items()))
+            for name, array in given.items():
                 # memory is only shared with OpenVINO where NumPy would let it be written
-                shared = frames if frames.flags.writeable else frames.copy()
+                shared = array if array.flags.writeable else array.copy()
                 request.set_tensor(name, self._openvino.Tensor(shared, shared_memory=True))
             request.infer()
             return np.array(request.get_tensor("fused").data)
         except Exception as error:
             raise EngineError(f"OpenVINO failed on frames of shape {vis.shape}: {error}") from error
 
-    def _request(self, shape: tuple[int, int, int]) -> Any:
-        """The inference request of the graph for ``shape`` (N, H, W), compiled now if it is not in use yet."""
-        request = self._requests.pop(shape, None)
+    def _request(self, shapes: _Shapes) -> Any:
+        """The inference request of the graph for those inputs, compiled now if it is not in use yet."""
+        request = self._requests.pop(shapes, None)
         if request is None:
-            self._make_room(int(np.prod(shape)))
-            self._model.reshape({"ir": [*shape, 1], "vis": [*shape, 3]})
+            self._make_room(_pixels(shapes))
+            self._model.reshape({name: list(shape) for name, shape in shapes})
             request = self._core.compile_model(self._model, "CPU", self._config).create_infer_request()
-        self._requests[shape] = request  # the newest is last
+        self._requests[shapes] = request  # the newest is last
         return request
 
     def _make_room(self, pixels: int) -> None:
         while self._requests and (
-            len(self._requests) >= self.MAX_SHAPES
-            or pixels + sum(int(np.prod(shape)) for shape in self._requests) > self.MAX_PIXELS
+            len(self._requests) >= self.MAX_SHAPES or pixels + sum(map(_pixels, self._requests)) > self.MAX_PIXELS
         ):
             self._requests.popitem(last=False)
 
     def close(self) -> None:
         self._requests.clear()
         del self._model
+
+
+def _pixels(shapes: _Shapes) -> int:
+    """Of the visible frames."""
+    return math.prod(dict(shapes)["vis"][:3])
 
 
 def _describe(port: Any) -> tuple[bool, list[int | str]]:

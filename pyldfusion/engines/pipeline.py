@@ -7,6 +7,7 @@ the CUDA runtime (:mod:`~pyldfusion.engines.device`). Nothing here imports eithe
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import warnings
@@ -21,10 +22,22 @@ from numpy.typing import NDArray
 
 from ..errors import CudaError, EngineError
 
-__all__ = ["SHAPES", "Lane", "Mark", "Pending", "Pipeline", "Recording", "Recordings", "Shape", "Slot", "fits"]
+__all__ = [
+    "SHAPES",
+    "Lane",
+    "Mark",
+    "Pending",
+    "Pipeline",
+    "Recording",
+    "Recordings",
+    "Shape",
+    "Slot",
+    "fits",
+    "shape_of",
+]
 
-#: N, H and W of a batch.
-Shape: TypeAlias = tuple[int, int, int]
+#: N, H and W of a batch; then height and width of the infrared, where it has a size of its own.
+Shape: TypeAlias = tuple[int, ...]
 #: How many shapes are remembered as having come once.
 SHAPES = 64
 #: Part of the memory free at opening that recorded graphs may take. The rest is for batches that are not recorded,
@@ -75,19 +88,17 @@ class Slot(ABC):
         self._room = 0
         self.pending: Pending | None = None
 
-    def fit(self, shape: Shape) -> bool:
-        """Lay out room for frames of ``shape``, on the current lane; whether memory was allocated."""
-        n, h, w = shape
-        pixels = n * h * w
-        start = -(-pixels // 256) * 256  # of vis, which is then as aligned as an allocation
-        size = start + 3 * pixels
+    def fit(self, ir: Shape, vis: Shape) -> bool:
+        """Lay out room for frames of those shapes, on the current lane; whether memory was allocated."""
+        start = -(-math.prod(ir) // 256) * 256  # of vis, which is then as aligned as an allocation
+        size = start + math.prod(vis)
         grows = self._room < size
         if grows:
             self._room = 0
             self.free()  # the old ones go first
             self.allocate(size)
             self._room = size
-        self.divide(shape, start, size)
+        self.divide(ir, vis, start, size)
         return grows
 
     def settle(self) -> None:
@@ -105,7 +116,7 @@ class Slot(ABC):
         """Room for ``size`` bytes of input and of output, on both sides."""
 
     @abstractmethod
-    def divide(self, shape: Shape, start: int, size: int) -> None:
+    def divide(self, ir: Shape, vis: Shape, start: int, size: int) -> None:
         """Set all six arrays: ``vis`` begins at byte ``start`` of the input, which is ``size`` bytes long."""
 
     @abstractmethod
@@ -213,6 +224,7 @@ class Pipeline(ABC):
     """
 
     depth = 3
+    warps = False
 
     def __init__(self, lanes: Sequence[Lane], slots: Sequence[Slot], free: int) -> None:
         # of the engine's own kind, which knows more than Lane
@@ -227,12 +239,16 @@ class Pipeline(ABC):
         self._never_recorded: set[Shape] = set()
         self._can_record = True
 
-    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return self.submit(ir, vis)()
+    def run(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        return self.submit(ir, vis, homography)()
 
-    def submit(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+    def submit(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> Callable[[], NDArray[np.uint8]]:
         """See :class:`~pyldfusion.engines.base.PipelinedEngine`."""
-        if ir.shape[:3] != vis.shape[:3]:
+        if ir.shape[0] != vis.shape[0] or (not self.warps and ir.shape[:3] != vis.shape[:3]):
             raise EngineError(f"ir has shape {ir.shape} and vis has shape {vis.shape}; expected one N, H and W")
         slot = self._slots[self._turn]
         self._turn = (self._turn + 1) % self.depth
@@ -260,7 +276,7 @@ class Pipeline(ABC):
     def _send(self, slot: Slot, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> None:
         """Send a batch all the way through the device."""
         with self._compute.current():
-            if slot.fit((ir.shape[0], ir.shape[1], ir.shape[2])):
+            if slot.fit(ir.shape, vis.shape):
                 # The allocator gives out memory that earlier work on this stream may still use.
                 self._upload.wait(self._compute)
         np.copyto(slot.host_ir, ir)
@@ -283,10 +299,10 @@ class Pipeline(ABC):
         self._with_less(ir, vis, fused)
 
     def _fastest(self, ir: Any, vis: Any, fused: Any) -> None:
-        n, h, w, _ = ir.shape
-        recording = self._recordings.get((n, h, w))
-        if recording is None and self._is_worth_recording((n, h, w)):
-            recording = self._keep_recording((n, h, w))
+        shape = shape_of(ir, vis)
+        recording = self._recordings.get(shape)
+        if recording is None and self._is_worth_recording(shape):
+            recording = self._keep_recording(shape)
         if recording is None:
             self._eager(ir, vis, fused)
         else:
@@ -355,6 +371,12 @@ class Pipeline(ABC):
     @abstractmethod
     def _unload(self) -> None:
         """Let go of the model."""
+
+
+def shape_of(ir: Any, vis: Any) -> Shape:
+    """What batches are known by."""
+    own = tuple(ir.shape[1:3])
+    return (*vis.shape[:3], *(own if own != tuple(vis.shape[1:3]) else ()))
 
 
 def fits(call: Callable[[], object]) -> bool:

@@ -23,17 +23,17 @@ from .. import cuda, hardware, sidecar
 from ..artefact import Artefact, open_artefact
 from ..errors import ArtefactError, DependencyError, DeviceError, EngineError, InputError, PyldfusionError
 from ..sidecar import Profile, Sidecar
-from ..tensorrt_api import import_tensorrt, make_logger, make_recorder, take_errors
+from ..tensorrt_api import import_tensorrt, make_logger, make_output_memory, make_recorder, take_errors
 from .base import check_signature
-from .device import DevicePair, Frames, GraphRecording, Lane, Slot, free_memory
-from .pipeline import Pipeline, Shape
+from .device import DevicePair, Frames, GraphRecording, Homographies, Lane, Slot, free_memory
+from .pipeline import Pipeline, Shape, shape_of
 
 if TYPE_CHECKING:
     import tensorrt
 
 __all__ = ["TensorRtEngine", "load", "rebuild_command", "rebuilt"]
 
-INPUTS, OUTPUT = ("ir", "vis"), "fused"
+OUTPUT = "fused"
 
 
 class TensorRtEngine(Pipeline):
@@ -62,6 +62,7 @@ class TensorRtEngine(Pipeline):
         _check_sidecar(artefact, known, self.version, self._index)
         self._logger = make_logger(trt)
         self._recorder = make_recorder(trt)
+        self._output: Any = make_output_memory(trt)
         with self._errors():
             self._load(trt, artefact, known is not None and known.version_compatible)
             compute, upload, download = (Lane(self._index) for _ in range(3))
@@ -69,6 +70,7 @@ class TensorRtEngine(Pipeline):
                 (compute, upload, download), [Slot(compute) for _ in range(self.depth)], free_memory(self._index)
             )
         self._stream: int = compute.stream.cuda_stream
+        self._homographies = Homographies(compute)
         self._prepared: tuple[int, Shape | None] = (0, None)
         most = max(profile.most[0] for profile in self._profiles)
         usual = self._profiles[0].usual[0]
@@ -92,7 +94,7 @@ class TensorRtEngine(Pipeline):
             shape: list[int | str] = [side if side >= 0 else "?" for side in self._engine.get_tensor_shape(name)]
             is_uint8 = self._engine.get_tensor_dtype(name).name == "UINT8"
             ports[self._engine.get_tensor_mode(name).name][name] = is_uint8, shape
-        check_signature(artefact, ports["INPUT"], ports["OUTPUT"])
+        self.warps = check_signature(artefact, ports["INPUT"], ports["OUTPUT"])
         self._profiles = [
             Profile(*((int(n), int(h), int(w)) for n, h, w, _ in self._engine.get_tensor_profile_shape("vis", index)))
             for index in range(self._engine.num_optimization_profiles)
@@ -105,22 +107,30 @@ class TensorRtEngine(Pipeline):
             )
         self._context.error_recorder = self._recorder
 
-    def submit(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> Callable[[], NDArray[np.uint8]]:
+    def submit(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> Callable[[], NDArray[np.uint8]]:
         """See :class:`~pyldfusion.engines.base.PipelinedEngine`. A batch smaller than the engine's is filled up."""
         count = len(vis)
-        fill = self._least_batch(vis.shape[1], vis.shape[2]) - count
-        if fill <= 0:
+        size = max(count, self._least_batch(vis.shape[1], vis.shape[2]))
+        last = np.minimum(np.arange(size), count - 1)
+        if homography is not None:
+            with self._errors():
+                self._homographies.lay(homography[last])
+        if size == count:
             return super().submit(ir, vis)
-        pending = super().submit(*(np.concatenate([x, np.repeat(x[-1:], fill, axis=0)]) for x in (ir, vis)))
+        pending = super().submit(ir[last], vis[last])
         return lambda: pending()[:count]
 
-    def fuse_arrays(self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None) -> Any:
+    def fuse_arrays(
+        self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None, stream: Any = None
+    ) -> Any:
         """See :class:`~pyldfusion.engines.base.PipelinedEngine`.
 
         ``ir`` is uint8 or uint16, ``vis`` uint8 [H,W,3]; a new result is a :class:`~pyldfusion.cuda.DeviceArray`.
         """
         with self._errors():
-            pair = DevicePair(ir, vis, out, self._compute, color, thermal)
+            pair = DevicePair(ir, vis, out, self._compute, color, thermal, stream)
             try:
                 self._fuse(pair.ir, pair.vis, pair.fused)
                 return pair.restore()
@@ -136,8 +146,8 @@ class TensorRtEngine(Pipeline):
         ]
         return min(fitting, default=1)
 
-    def _profile(self, shape: Shape) -> int:
-        """Index of the profile for a shape: the one made for it, else the first that holds it."""
+    def _profile(self, shape: tuple[int, int, int]) -> int:
+        """Index of the profile for N, H and W: the one made for it, else the first that holds it."""
         holding = [index for index, profile in enumerate(self._profiles) if profile.holds(shape)]
         if not holding:
             n, h, w = shape
@@ -149,34 +159,45 @@ class TensorRtEngine(Pipeline):
         return next((index for index in holding if self._profiles[index].usual == shape), holding[0])
 
     def _eager(self, ir: Frames, vis: Frames, fused: Frames) -> None:
-        n, h, w, _ = ir.shape
-        self._prepare((n, h, w))
+        _, h, w, _ = vis.shape
+        self._prepare(ir, vis)
         for name, frames in (("ir", ir), ("vis", vis), (OUTPUT, fused)):
             self._context.set_tensor_address(name, frames.address)
+        if self.warps:
+            self._context.set_tensor_address("homography", self._homographies.address)
+        self._output.address, self._output.room, self._output.shape = fused.address, fused.nbytes, ()
         if not self._context.execute_async_v3(self._stream):
             raise EngineError(f"TensorRT failed on frames of {w}x{h}: {self._said()}")
+        if self._output.shape not in ((), fused.shape):  # () where it was known before
+            raise EngineError(f"{self._name} gave {OUTPUT} of shape {self._output.shape}; expected {fused.shape}")
 
-    def _prepare(self, shape: Shape) -> None:
+    def _prepare(self, ir: Frames, vis: Frames) -> None:
         """Tell the context what comes, if that is not what it knows."""
-        profile = self._profile(shape)
+        shape = shape_of(ir, vis)
+        n, h, w, _ = vis.shape
+        profile = self._profile((n, h, w))
         if self._prepared == (profile, shape):
             return
         before, self._prepared = self._prepared[0], (profile, None)
         if profile != before and not self._context.set_optimization_profile_async(profile, self._stream):
             raise EngineError(f"TensorRT refuses profile {profile} of {self._name}: {self._said()}")
-        for name, channels in zip(INPUTS, (1, 3), strict=True):
-            if not self._context.set_input_shape(name, (*shape, channels)):
-                raise EngineError(f"TensorRT refuses {name} of shape {(*shape, channels)}: {self._said()}")
+        given = {"ir": ir.shape, "vis": vis.shape} | ({"homography": (n, 3, 3)} if self.warps else {})
+        for name, size in given.items():
+            if not self._context.set_input_shape(name, size):
+                raise EngineError(f"TensorRT refuses {name} of shape {size}: {self._said()}")
         made = tuple(self._context.get_tensor_shape(OUTPUT))
-        if made != (*shape, 3):
-            raise EngineError(f"{self._name} gives {OUTPUT} of shape {made}; expected {(*shape, 3)}")
+        if min(made) < 0:  # known only when it has run
+            if not self._context.set_output_allocator(OUTPUT, self._output):
+                raise EngineError(f"TensorRT refuses to ask for the memory of {OUTPUT}: {self._said()}")
+        elif made != vis.shape:
+            raise EngineError(f"{self._name} gives {OUTPUT} of shape {made}; expected {vis.shape}")
         self._prepared = profile, shape
 
     def _record(self, shape: Shape) -> GraphRecording:
         return GraphRecording(self._compute, shape, self._eager)
 
     def _with_less(self, ir: Frames, vis: Frames, fused: Frames) -> None:
-        n, h, w, _ = ir.shape
+        n, h, w, _ = vis.shape
         free, total = hardware.cuda_memory(self._index)
         raise EngineError(
             f"not enough memory on {self.device} for {n} frames of {w}x{h} ({free / 2**30:.1f} of {total / 2**30:.1f} "

@@ -43,13 +43,16 @@ class TorchEngine:
     device = "cpu"
     batch = 1
     depth = 1
+    warps = False
 
     def __init__(self, artefact: Artefact, threads: int) -> None:
         self.version: str = torch.__version__
         self.threads = threads
         self._graph = FrameGraph(for_inference(load_generator(artefact)))
 
-    def run(self, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def run(
+        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
         try:
             with torch.inference_mode(), _threads(self.threads):
                 fused: NDArray[np.uint8] = self._graph(_tensor(ir), _tensor(vis)).numpy()
