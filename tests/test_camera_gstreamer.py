@@ -38,7 +38,7 @@ try:
 except ValueError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout) == (0, "entropy: wrong shapes\n"), done.stderr
 
 
@@ -193,7 +193,7 @@ def test_a_pipeline_that_says_nothing_is_said_in_time():
             device.open(threading.Event())
         finally:
             device.close()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
 
 
 class Feeding:
@@ -231,13 +231,13 @@ def is_it(picture):
 def test_an_rtsp_server_read_by_three_clients(codec):
     with Feeding(f"rtsp://@127.0.0.1:0/fused?codec={codec}") as sink:
         for backend in ("gstreamer", "opencv"):
-            frames = take_from_server(f"{sink.url}#backend={backend}&timeout=4")
+            frames = take_from_server(f"{sink.url}#backend={backend}&timeout=20")
             assert is_it(frames[-1].image), backend
         if shutil.which("ffprobe"):
             told = subprocess.run(
                 ["ffprobe", "-v", "error", "-rtsp_transport", "tcp", "-show_entries", "stream=codec_name,width,height",
                  "-of", "csv=p=0", sink.url],
-                capture_output=True, text=True, timeout=30,
+                capture_output=True, text=True, timeout=120,
             ).stdout  # fmt: skip
             assert told.strip() == f"{codec},96,64"
 
@@ -265,7 +265,7 @@ def test_nothing_is_given_to_a_pipeline_that_does_not_play_yet():
 def test_several_clients_at_once_and_a_server_that_leaves_them():
     feeding = Feeding("rtsp://@127.0.0.1:0/fused?codec=mjpeg")
     with feeding as sink:
-        devices = [open_device(parse(f"{sink.url}#timeout=10", "source")) for _ in range(3)]
+        devices = [open_device(parse(f"{sink.url}#timeout=20", "source")) for _ in range(3)]
         threads = [threading.Thread(target=device.open, args=(threading.Event(),)) for device in devices]
         for thread in threads:
             thread.start()
@@ -296,7 +296,7 @@ def test_an_rtsp_camera_that_leaves_and_comes_back(monkeypatch):
     assert pairs.events.counts()["vis back"] == 1
 
 
-def until(pairs, condition, seconds=20):
+def until(pairs, condition, seconds=120):
     end = time.monotonic() + seconds
     while not condition(next(pairs)):
         assert time.monotonic() < end
@@ -313,13 +313,13 @@ def free_port():
 def test_rtp_from_here_to_here(codec):
     port = free_port()
     with Feeding(f"rtp://127.0.0.1:{port}?codec={codec}"):
-        assert is_it(take_from_server(f"rtp://@127.0.0.1:{port}?codec={codec}&timeout=4")[-1].image)
+        assert is_it(take_from_server(f"rtp://@127.0.0.1:{port}?codec={codec}&timeout=20")[-1].image)
 
 
 @needs_gstreamer
 def test_shared_memory(tmp_path):
     with Feeding(f"shm://{tmp_path}/a?format=BGR"):
-        frames = take_from_server(f"shm://{tmp_path}/a?size=96x64&format=BGR&timeout=4")
+        frames = take_from_server(f"shm://{tmp_path}/a?size=96x64&format=BGR&timeout=20")
     assert is_it(frames[-1].image) and frames[0].image.std() > 0
 
 
@@ -342,13 +342,13 @@ def test_without_gstreamer_the_advice_is_what_to_install(monkeypatch):
 def test_no_thread_or_file_is_left():
     def once():
         with Feeding("rtsp://@127.0.0.1:0/fused?codec=mjpeg") as sink:
-            take_from_server(f"{sink.url}#timeout=4")
+            take_from_server(f"{sink.url}#timeout=20")
 
     once()  # GStreamer's own threads and pools begin here
     before, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
     for _ in range(2):
         once()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < end:
         time.sleep(0.02)
     assert threading.active_count() <= before and len(os.listdir("/proc/self/fd")) <= files + 2
@@ -363,5 +363,5 @@ def test_the_engine_can_be_opened_after_a_camera():
         "camera.open(threading.Event()); image = camera.read().image; camera.close()\n"
         "print(Fuser('lite').fuse(image, image).shape)"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert run.returncode == 0 and "(240, 320, 3)" in run.stdout, run.stderr

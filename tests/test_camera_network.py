@@ -25,10 +25,10 @@ class Watch:
     """Pairs of the scene and a network camera, looked at until something is so."""
 
     def __init__(self, url, **options):
-        self.pairs = CameraPair(SCENE, f"{url}#timeout=0.6", alone=True, lost_after=0.4, **options)
+        self.pairs = CameraPair(SCENE, f"{url}#timeout=1.5", alone=True, lost_after=0.4, **options)
         self.iterator = iter(self.pairs)
 
-    def until(self, condition, seconds=15.0):
+    def until(self, condition, seconds=120.0):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pair = next(self.iterator)
@@ -109,7 +109,7 @@ def test_nobody_there_is_said_in_time():
     start = time.monotonic()
     with pytest.raises(CameraError, match=r"cannot be opened within 0\.5 s"):
         open_device(parse(f"{url}#timeout=0.5", "source")).open(threading.Event())
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60
 
 
 def test_a_server_that_says_nothing_is_said_in_time():
@@ -118,7 +118,7 @@ def test_a_server_that_says_nothing_is_said_in_time():
         start = time.monotonic()
         with pytest.raises(CameraError, match="cannot be opened"):
             open_device(parse(f"{server.url}#timeout=0.5", "source")).open(threading.Event())
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 60
 
 
 def test_nothing_is_left_behind():
@@ -127,7 +127,7 @@ def test_nothing_is_left_behind():
         for _ in range(2):
             with Watch(server.url) as watch:
                 watch.until(both)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while threading.active_count() > before and time.monotonic() < end:
         time.sleep(0.01)
     assert threading.active_count() == before

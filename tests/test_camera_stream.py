@@ -112,14 +112,14 @@ def test_live_scenes_end_by_frames_and_duration(fuser, collected):
     with CameraPair(f"scene://ir?{LIVE}", f"scene://vis?{LIVE}") as pairs, Stream(fuser, pairs, ["null://"]) as running:
         start = time.monotonic()
         running.run(duration=0.5)
-        assert 0.4 < time.monotonic() - start < 10
+        assert 0.4 < time.monotonic() - start < 60
     assert all(b > a for a, b in itertools.pairwise(collected.times[:5]))
 
 
 def test_a_camera_that_leaves_is_shown_as_left(fuser, collected):
     server = MjpegServer(size=SIZE)
     with (
-        CameraPair(f"scene://ir?{LIVE}", f"{server.url}#timeout=0.5", alone=True, lost_after=0.4) as pairs,
+        CameraPair(f"scene://ir?{LIVE}", f"{server.url}#timeout=1.5", alone=True, lost_after=0.4) as pairs,
         Stream(fuser, pairs, ["null://"]) as running,
     ):
         runner = threading.Thread(target=running.run)
@@ -129,14 +129,14 @@ def test_a_camera_that_leaves_is_shown_as_left(fuser, collected):
         wait_for(lambda: running.alone >= 3)  # the infrared alone, on the visible frame's size
         assert runner.is_alive()
         running.stop()
-        runner.join(10)
+        runner.join(60)
     assert {picture.shape for picture in collected.pictures} == {(64, 96, 3)}
     last = collected.pictures[-1]
     assert np.array_equal(last[..., 0], last[..., 2]) and last.std() > 5
     assert running.stats()["events"]["vis lost"] == 1
 
 
-def wait_for(condition, seconds=15):
+def wait_for(condition, seconds=120):
     until = time.monotonic() + seconds
     while not condition() and time.monotonic() < until:
         time.sleep(0.01)
@@ -307,10 +307,10 @@ def test_signals_finish_the_files(number, code, tmp_path):
         cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        wait_for(lambda: len(list(tmp_path.glob("all/*.png"))) >= 3, 30)
+        wait_for(lambda: len(list(tmp_path.glob("all/*.png"))) >= 3)
         assert not out.exists()
         run.send_signal(number)
-        _, told = run.communicate(timeout=20)
+        _, told = run.communicate(timeout=120)
     finally:
         run.kill()
     assert run.returncode == code, told
@@ -320,7 +320,7 @@ def test_signals_finish_the_files(number, code, tmp_path):
 def test_systemd_is_told(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(5)
+        manager.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "60000")
         made = itertools.chain([1, 2, 2, 2], itertools.repeat(3))

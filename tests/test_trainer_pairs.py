@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import resource
 import shutil
 import signal
@@ -138,17 +140,24 @@ class TestPairs:
             warnings.simplefilter("ignore")
             samples(0)
 
-    def test_ctrl_c_while_pairs_are_read(self, folder, tmp_path):
+    def test_ctrl_c_while_pairs_are_read(self, folder, tmp_path, monkeypatch):
         rows = [f"{folder}/ir/c.png,{folder}/vi/c.png,{k}" for k in range(20_000)]
         (tmp_path / "long.csv").write_text("\n".join(["ir,vis,name", *rows]))
+        read = itertools.count()
+
+        def read_and_press(ir, vis):
+            if next(read) == 50:
+                os.kill(os.getpid(), signal.SIGALRM)
+            return read_planes(ir, vis)
+
+        monkeypatch.setattr("trainer.data.pairs.read_planes", read_and_press)
         before = signal.signal(signal.SIGALRM, signal.default_int_handler)
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.5)
             with pytest.raises(KeyboardInterrupt):
                 load_pairs([tmp_path / "long.csv"], DataConfig(cache="disk", cache_dir=str(tmp_path)))
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
+        assert next(read) < 20_000  # the rest was left alone
         assert [path.name for path in tmp_path.iterdir()] == ["long.csv"]
         assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
 
