@@ -44,7 +44,8 @@ class FramePair:
     Attributes:
         ir, vis: the frames; None where that camera is lost.
         skew: time of the infrared less that of the visible frame, in seconds, None without one of them.
-        held: whether one of them was in a pair before, or is further away than the greatest skew.
+        held: whether they are further apart than the greatest skew, or one was in a pair before (under ``repeat``,
+            whose pairs are the nearest whether used or not, only the former).
         number: from 0.
         registration: how the pictures that it unpacks as are laid on each other; None leaves them as they are.
     """
@@ -238,7 +239,7 @@ class Pairer:
             while follower.waiting and follower.waiting[0][0] <= partner[0]:
                 follower.dropped += follower.waiting.popleft() is not partner
             follower.latest = partner
-            held = again or abs(partner[0] - time) > self.max_skew
+            held = abs(partner[0] - time) > self.max_skew or (again and self.policy != "repeat")
             self.paired += 1
             self.held += held
             return self._pair({self._leader: led, _other(self._leader): partner}, held)
