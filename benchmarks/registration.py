@@ -162,15 +162,14 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _pairs(files: Sequence[Any], seed: int) -> Iterator[dict[str, float]]:
-    stranger = None
     for index, one in enumerate(files):
         ir, vis = read_image(one.ir), read_image(one.vis)
         ir = np.asarray(cv2.resize(grey(ir).astype(np.uint8), (vis.shape[1], vis.shape[0])))
         yield try_one([(ir, vis)], search([(ir, vis)]), np.random.default_rng([seed, index]))
-        if stranger is not None and stranger[1] != one.group:
-            other = cv2.resize(stranger[0], (vis.shape[1], vis.shape[0]))
+        stranger = files[(index + len(files) // 2) % len(files)]
+        if stranger.ir != one.ir and index % 2 == 0:
+            other = cv2.resize(grey(read_image(stranger.ir)), (vis.shape[1], vis.shape[0])).astype(np.uint8)
             yield {"refused": bool(search([(other, vis)]).doubt)}
-        stranger = ir, one.group
 
 
 def _scenes(seed: int) -> Iterator[dict[str, float]]:

@@ -10,11 +10,13 @@ import pytest
 
 from benchmarks.drawn_targets import TRUTH, pair
 from pyldfusion import CalibrationError, InputError
-from pyldfusion.calibration import load_calibration
+from pyldfusion.calibration import Calibration, Lens, Plane, load_calibration
 from pyldfusion.calibration.fit import View, fit_views
 from pyldfusion.calibration.geometry import grid_error
+from pyldfusion.calibration.lens import find_lens, undistorted
 from pyldfusion.calibration.targets import find, match, parse_target, read_points
 from pyldfusion.cli import main
+from pyldfusion.registration import Registration
 from pyldfusion.scene import Scene
 
 SIZE = 640, 480
@@ -110,6 +112,46 @@ def test_views_from_which_no_calibration_can_be_had():
     assert "7%" in fit_views([grid_view("a", step=40)], SIZE).warning
 
 
+def grid_seen(lens, tilt, place):
+    """A 7x5 grid as a camera sees it, by OpenCV's projection: a reference that is not the one under test."""
+    flat = np.zeros((35, 3))
+    flat[:, :2] = np.mgrid[:7, :5].T.reshape(-1, 2) - (3, 2)
+    return cv2.projectPoints(flat, np.array(tilt), np.array(place), lens.matrix, lens.distortion)[0][:, 0]
+
+
+def test_lenses_are_found_from_tilted_views():
+    """Two cameras in one place, one turned: then one homography is right for all views."""
+    ir = Lens(np.array([[500.0, 0, 319.5], [0, 500, 239.5], [0, 0, 1]]), np.array([-0.25, 0.06, 0, 0, 0]))
+    vis = Lens(np.array([[520.0, 0, 330.0], [0, 520, 235], [0, 0, 1]]), np.array([0.05, -0.02, 0, 0, 0]))
+    turn = cv2.Rodrigues(np.array([0.01, -0.02, 0.015]))[0]
+    truth = vis.matrix @ turn @ np.linalg.inv(ir.matrix)
+    rng = np.random.default_rng(0)
+    views = []
+    for number in range(10):
+        tilt, place = rng.uniform(-0.5, 0.5, 3), np.array([*rng.uniform(-2, 2, 2), rng.uniform(9, 12)])
+        turned = cv2.Rodrigues(turn @ cv2.Rodrigues(tilt)[0])[0]
+        seen = grid_seen(ir, tilt, place), grid_seen(vis, turned, turn @ place)
+        views.append(View(str(number), *(points + rng.normal(0, 0.05, points.shape) for points in seen)))
+    lenses = [find_lens([getattr(view, side) for view in views], (7, 5), SIZE, side) for side in ("ir", "vis")]
+    assert abs(lenses[0].distortion[0] + 0.25) < 0.02 and abs(lenses[0].matrix[0, 0] - 500) < 8
+    fit = fit_views([undistorted(view, *lenses) for view in views], SIZE)
+    assert fit.rmse < 0.3
+    with pytest.raises(CalibrationError, match="disagree"):
+        fit_views(views, SIZE)
+    calibration = Calibration(SIZE, SIZE, (Plane(fit.homography),), ir_lens=lenses[0], vis_lens=lenses[1])
+    columns, rows = Registration(calibration=calibration).field(SIZE, SIZE).maps
+    for view in views[:3]:  # where a visible point is, the map leads to the infrared one
+        inside = ((view.vis > 0) & (view.vis < np.array(SIZE) - 1)).all(axis=1)
+        for (x, y), point in zip(view.vis[inside].astype(np.float32), view.ir[inside], strict=True):
+            found = [cv2.remap(m, x[None], y[None], cv2.INTER_LINEAR)[0, 0] for m in (columns, rows)]
+            assert np.linalg.norm(found - point) < 1.0
+    assert grid_error(fit.homography, truth / truth[2, 2], SIZE) < 6  # the centres are less sure than their relation
+    with pytest.raises(CalibrationError, match="6 views"):
+        find_lens([views[0].ir] * 5, (7, 5), SIZE, "infrared")
+    with pytest.raises(CalibrationError, match="no lens explains"):
+        find_lens([view.ir + rng.normal(0, 5, view.ir.shape) for view in views], (7, 5), SIZE, "infrared")
+
+
 def test_picked_points(tmp_path):
     path = tmp_path / "picked.csv"
     path.write_text("# by hand\nVIS_X, vis_y, ir_x, ir_y\n1,2,3,4\n5,6,7,8\n")
@@ -148,6 +190,7 @@ def test_a_second_distance_and_json(folders, capsys):
     report = json.loads(capsys.readouterr().out)
     assert np.allclose(report["homography"], [[1, 0, 2], [0, 1, 0], [0, 0, 1]], atol=1e-6)
     assert main([*words, "--distance", "9", "--add"]) == 0 and main([*words, "--add"]) == 2
+    assert main([*words, "--lens"]) == 2
     assert [plane.distance for plane in load_calibration(out).planes] == [2, 9]
 
 
@@ -158,6 +201,17 @@ def test_no_target_is_refused_with_advice_and_nothing_is_written(folders, capsys
     said = capsys.readouterr().err
     assert "not found in the infrared picture" in said and "nothing is written" in said
     assert main(["calibrate", "none", str(folders / "vis"), "-o", str(out), "--target", "apriltag"]) == 2
+
+
+def test_counts_in_a_layout(tmp_path, circles):
+    ir, vis = circles[0]
+    counts = np.vstack([np.zeros_like(ir), ir]).astype("<u2") * 20 + 5000  # a double frame
+    cv2.imwrite(str(tmp_path / "ir.png"), counts)
+    cv2.imwrite(str(tmp_path / "vis.png"), vis)
+    words = ["calibrate", str(tmp_path / "ir.png"), str(tmp_path / "vis.png"), "-o", str(tmp_path / "c.json"), "-q"]
+    words += ["--target", "circles", "7x5", "--ir-layout"]
+    assert main([*words, "lower-half"]) == 0 and load_calibration(tmp_path / "c.json").ir_size == SIZE
+    assert main([*words, "packed-14"]) == 2 and main([*words, "lower-hal"]) == 2
 
 
 def test_live_cameras_are_looked_at(tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 
 from pyldfusion import Fuser, kernels
 from pyldfusion.calibration import Calibration, Lens, Plane, load_calibration, save_calibration
-from pyldfusion.camera import CameraPair
+from pyldfusion.camera import CameraPair, Frame, FramePair, Preparer
 from pyldfusion.cli import main
 from pyldfusion.errors import InputError
 from pyldfusion.media import read_image
@@ -284,6 +284,16 @@ def test_a_fuser_fuses_pairs_as_cameras_gave_them(tmp_path, outside, dtype):
         expected = visible_outside(expected, seen, cover)
         assert np.array_equal(fused[:, :20], scaled[:, :20])
     assert fused.dtype == dtype and np.array_equal(fused, expected) and np.array_equal(batch, [fused, fused])
+
+
+def test_pictures_keep_their_size_without_infrared():
+    ir, vis = (Frame(image, 0.0, "arrival", 0.0, 0, 0) for image in Scene(seed=3, size=(160, 120)).render(t=0.0))
+    shift = np.array([[1, 0, 20.0], [0, 1, -7], [0, 0, 1]])
+    prepare = Preparer(Registration(calibration=Calibration((160, 120), (160, 120), (Plane(shift),)), outside="crop"))
+    for infrared in (None, ir, None):
+        prepared = prepare(FramePair(infrared, vis, None, False, 0))
+        assert prepared.vis.shape == (112, 140, 3) and prepared.cover is None
+    assert prepare(FramePair(ir, None, None, False, 0)).ir.shape == (112, 140)
 
 
 def test_camera_pairs_and_streams_take_a_calibration(tmp_path):

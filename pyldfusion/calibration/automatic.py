@@ -84,7 +84,7 @@ def search(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], start: Matrix | N
     irs, viss = [ir for ir, _ in planes], [vis for _, vis in planes]
     _check(irs, viss)
     ir_size, size = ((plane.shape[1], plane.shape[0]) for plane in (irs[0], viss[0]))
-    matrix, at_the_edge = _coarse(irs, viss, default_start(ir_size, size) if start is None else start)
+    matrix = _coarse(irs, viss, default_start(ir_size, size) if start is None else start)
     for level in LEVELS:
         matrix, blocks, shifts = refine(irs, viss, matrix, level)
     error = spread(blocks, LEVELS[-1].stiffness) * max(size) / max(blocks.size)
@@ -94,8 +94,6 @@ def search(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], start: Matrix | N
         doubt = f"only {share:.0%} of the picture supports what was found (expected {LEAST_SUPPORT:.0%})"
     elif error > MOST_ERROR * max(size):
         doubt = f"it could be off by {error:.1f} px (expected at most {MOST_ERROR * max(size):.1f})"
-    elif at_the_edge:
-        doubt = "the best place is at the edge of what is searched; the views differ by more than that"
     return Alignment(matrix, error, share, len(planes), doubt)
 
 
@@ -122,8 +120,8 @@ def _check(irs: Sequence[Plane], viss: Sequence[Plane]) -> None:
             )
 
 
-def _coarse(irs: Sequence[Plane], viss: Sequence[Plane], start: Matrix) -> tuple[Matrix, bool]:
-    """The best of the turns, sizes and shifts, and whether it is at the edge of what was tried."""
+def _coarse(irs: Sequence[Plane], viss: Sequence[Plane], start: Matrix) -> Matrix:
+    """The best of the turns, sizes and shifts."""
     full = viss[0].shape[1], viss[0].shape[0]
     scale = COARSE / max(full)
     size = round(full[0] * scale), round(full[1] * scale)
@@ -137,7 +135,7 @@ def _coarse(irs: Sequence[Plane], viss: Sequence[Plane], start: Matrix) -> tuple
         second = structure(cv2.resize(vis, size, interpolation=cv2.INTER_AREA))
         norms.append(float((second * second).sum()))
         spectra.append(np.fft.rfft2(second, shape, axes=(0, 1)))
-    best = -np.inf, np.eye(3), False
+    best = -np.inf, np.eye(3)
     for zoom, turn in itertools.product(SCALES, TURNS):
         turned = _turned(size, zoom, turn)
         total = np.zeros((2 * reach + 1, 2 * reach + 1))
@@ -148,11 +146,9 @@ def _coarse(irs: Sequence[Plane], viss: Sequence[Plane], start: Matrix) -> tuple
             total += all_shifts[: 2 * reach + 1, : 2 * reach + 1] / np.sqrt(norm * float((moved * moved).sum()) + 1e-6)
         down, right = np.unravel_index(total.argmax(), total.shape)
         if total[down, right] > best[0]:
-            edge = zoom in (SCALES[0], SCALES[-1]) or turn in (TURNS[0], TURNS[-1])
-            edge |= bool({int(down), int(right)} & {0, 2 * reach})
             shift = np.array([[1, 0, right - reach], [0, 1, down - reach], [0, 0, 1.0]])
-            best = float(total[down, right]), shift @ turned, edge
-    return np.linalg.inv(to_small) @ best[1] @ to_small @ start, best[2]
+            best = float(total[down, right]), shift @ turned
+    return np.asarray(np.linalg.inv(to_small) @ best[1] @ to_small @ start)
 
 
 def _turned(size: Size, zoom: float, degrees: float) -> Matrix:

@@ -226,7 +226,7 @@ def _checkerboard(image: Grey, target: Target) -> dict[int, Points]:
 
 def _tags(image: Grey, target: Target) -> dict[int, Points]:
     parameters = cv2.aruco.DetectorParameters()
-    parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_SUBPIX
+    parameters.cornerRefinementMethod = cv2.aruco.CORNER_REFINE_APRILTAG
     dictionary = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, f"DICT_APRILTAG_{target.family.upper()}"))
     corners, names, _ = cv2.aruco.ArucoDetector(dictionary, parameters).detectMarkers(image)
     if names is None:

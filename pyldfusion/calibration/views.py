@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
 
+from ..camera.layouts import find_layout
+from ..camera.sources import BadFrame
 from ..camera.uri import Address, parse
-from ..errors import CameraError
-from ..media import FilePairs, Pair, open_pairs
+from ..errors import CameraError, InputError
+from ..media import FilePairs, Pair, grey_if_grey, open_pairs
 
 __all__ = ["Taken", "take_views"]
 
@@ -21,7 +24,9 @@ Taken = tuple[str, NDArray[Any], NDArray[Any]]
 STEP = 10
 
 
-def take_views(ir: str, vis: str, count: int, interval: float, timeout: float) -> Iterator[Taken]:
+def take_views(
+    ir: str, vis: str, count: int, interval: float = 1.0, timeout: float = math.inf, layout: str = "plain"
+) -> Iterator[Taken]:
     """Up to ``count`` pairs of two pictures, directories, patterns or videos, or what two cameras see.
 
     Args:
@@ -29,10 +34,20 @@ def take_views(ir: str, vis: str, count: int, interval: float, timeout: float) -
         count: of files it is the number of pairs; from cameras it is the caller who has had enough.
         interval: seconds between two pairs of cameras.
         timeout: seconds after which cameras end.
+        layout: of infrared frames, see ``camera.layouts``.
 
     Raises:
         InputError, CameraError: what cannot be opened or read.
     """
+    arrange = find_layout(layout)
+    for name, infrared, visible in _frames(ir, vis, count, interval, timeout):
+        try:
+            yield name, grey_if_grey(arrange(infrared)), visible
+        except BadFrame as error:
+            raise InputError(f"{name}: not infrared of the layout {layout!r}: {error}") from None
+
+
+def _frames(ir: str, vis: str, count: int, interval: float, timeout: float) -> Iterator[Taken]:
     addresses = [parse(text, "source") for text in (ir, vis)]
     if all(address.scheme.name == "file" for address in addresses):
         return _from_files(addresses[0].target, addresses[1].target, count)

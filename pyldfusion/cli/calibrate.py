@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CalibrationError, InputError
@@ -30,9 +32,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..calibration import Calibration, Plane
+    from ..calibration import Calibration, Lens, Plane
     from ..calibration.fit import View
     from ..calibration.geometry import Size
+    from ..calibration.targets import Target
     from ..calibration.views import Taken
 
 HELP = "find out how infrared lies on the visible picture"
@@ -52,11 +55,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--auto", action="store_true", help="no target: from edges that both pictures show")
     add = how.add_argument
     add("--start", metavar="FILE", help="of --auto: about where it is, a calibration or a homography")
+    add(
+        "--lens",
+        action="store_true",
+        help="of circles or a checkerboard: what the lenses bend as well, from 6 views up",
+    )
     add("--distance", type=float, metavar="M", help="of the target, in metres")
     add("--add", action="store_true", help="another distance for a calibration that FILE already holds")
 
     add = parser.add_argument_group("views").add_argument
     add("--views", type=int, metavar="N", help=f"at most so many (default: {VIEWS}, with --auto {VIEWS_AUTO})")
+    add("--ir-layout", default="plain", metavar="NAME", help="of the counts, as in pyldfusion stream")
     add("--interval", type=float, default=1.0, metavar="S", help="between views of cameras (default: 1)")
     add("--timeout", type=float, default=120.0, metavar="S", help="of cameras: stop looking (default: 120)")
 
@@ -64,6 +73,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--check", metavar="PICTURE", help="write the last view, infrared in red over the visible one, to look at")
     add("--json", action="store_true", help="print the result as a JSON object")
     add("-q", "--quiet", action="store_true", help="print errors only")
+
+
+@dataclass
+class _Found:
+    """What the views gave, the last of them, and the sizes of all of them."""
+
+    plane: Plane
+    sizes: tuple[Size, Size]
+    last: Taken
+    views: tuple[View, ...] = ()
+    lenses: tuple[Lens | None, Lens | None] = (None, None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,42 +97,58 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--views, --interval, --timeout and --distance are numbers above 0")
     if args.start and target:
         raise InputError("--start is for --auto; a target needs none")
+    if args.lens and (target is None or not target.grid[0] or args.add):
+        raise InputError("--lens is for a new calibration with circles or a checkerboard")
     if args.add and args.distance is None:
         raise InputError("--add needs --distance M: a calibration has one homography for each distance")
     start = _start(args.start) if args.start else None
     known = load_calibration(args.output) if args.add else None
+    lenses = (known.ir_lens, known.vis_lens) if known else (None, None)
+    if target is None and lenses != (None, None):
+        raise InputError("--add: this calibration has lenses, which --auto does not take into account; use a target")
     with Console("calibrate", count, "views", args.quiet) as console:
-        views = take_views(args.ir, args.vis, count, args.interval, args.timeout)
+        views = take_views(args.ir, args.vis, count, args.interval, args.timeout, args.ir_layout)
         try:
             if target is None:
-                plane, sizes, last, rows = _automatic(views, count, start, args.distance, console)
+                found = _automatic(views, count, start, args.distance, console)
             else:
-                plane, sizes, last, rows = _with_target(target, views, count, args.distance, console)
+                found = _with_target(target, views, count, args.distance, lenses, args.lens, console)
         except CalibrationError as error:
             console.error(f"{error}; nothing is written")
             return 1
-        calibration = _joined(known, plane, sizes, str(target) if target else "automatic")
+        calibration = _joined(known, found, str(target) if target else "automatic")
         save_calibration(calibration, args.output)
         if args.check:
-            _write_check(args.check, plane.homography, last)
-        words = f"{plane.rmse:.2f} px {'root mean square error' if target else 'expected error'}"
+            _write_check(args.check, calibration, args.distance, found.last)
+        plane = found.plane
         if args.json:
             print(json.dumps({
-                "out": args.output, "method": calibration.method, "rmse": round(plane.rmse, 4), "views": rows,
-                "homography": plane.homography.tolist(), "distance": plane.distance,
+                "out": args.output, "method": calibration.method, "rmse": round(plane.rmse, 4),
+                "views": [_row(view) for view in found.views], "homography": plane.homography.tolist(),
+                "distance": plane.distance,
             }))  # fmt: skip
-        else:
-            console.result(f"{args.output}: {words}, of {plane.views} view{'s' * (plane.views > 1)}")
+            return 0
+        for line in _table(found.views):
+            console.result(line)
+        words = f"{plane.rmse:.2f} px {'root mean square error' if target else 'expected error'}"
+        console.result(f"{args.output}: {words}, of {plane.views} view{'s' * (plane.views > 1)}")
     return 0
 
 
 def _with_target(
-    target: Any, views: Any, count: int, distance: float | None, console: Console
-) -> tuple[Plane, tuple[Size, Size], Taken, list[dict[str, Any]]]:
+    target: Target,
+    views: Iterable[Taken],
+    count: int,
+    distance: float | None,
+    lenses: tuple[Lens | None, Lens | None],
+    find_lenses: bool,
+    console: Console,
+) -> _Found:
     import numpy as np
 
     from ..calibration import Plane
     from ..calibration.fit import View, fit_views
+    from ..calibration.lens import find_lens, undistorted
     from ..calibration.targets import match, read_points
 
     picked = read_points(target.file) if target.kind == "points" else None
@@ -132,18 +168,22 @@ def _with_target(
             break
     if sizes is None or last is None:
         raise CalibrationError("there are no views")
-    fit = fit_views(found, sizes[1])
-    for line in _table(fit.views):
-        console.result(line)
+    if find_lenses:
+        good = [view for view in found if not view.trouble]
+        lenses = (
+            find_lens([view.ir for view in good], target.grid, sizes[0], "infrared"),
+            find_lens([view.vis for view in good], target.grid, sizes[1], "visible"),
+        )
+    fit = fit_views([undistorted(view, *lenses) for view in found], sizes[1])
     if fit.warning:
         console.note(fit.warning)
     used = sum(not view.trouble for view in fit.views)
-    return Plane(fit.homography, distance, fit.rmse, used), sizes, last, [_row(view) for view in fit.views]
+    return _Found(Plane(fit.homography, distance, fit.rmse, used), sizes, last, fit.views, lenses)
 
 
 def _automatic(
-    views: Any, count: int, start: NDArray[np.float64] | None, distance: float | None, console: Console
-) -> tuple[Plane, tuple[Size, Size], Taken, list[dict[str, Any]]]:
+    views: Iterable[Taken], count: int, start: NDArray[np.float64] | None, distance: float | None, console: Console
+) -> _Found:
     from ..calibration import Plane, align
 
     taken: list[Taken] = []
@@ -158,7 +198,7 @@ def _automatic(
         raise CalibrationError("there are no views")
     found = align([(ir, vis) for _, ir, vis in taken], start)
     console.note(f"{found.support:.0%} of the picture supports it")
-    return Plane(found.homography, distance, found.expected_error, len(taken)), sizes, taken[-1], []
+    return _Found(Plane(found.homography, distance, found.expected_error, len(taken)), sizes, taken[-1])
 
 
 def _same_sizes(sizes: tuple[Size, Size] | None, ir: Any, vis: Any, name: str) -> tuple[Size, Size]:
@@ -184,21 +224,24 @@ def _start(path: str) -> Any:
             raise error from None
 
 
-def _joined(known: Calibration | None, plane: Plane, sizes: tuple[Size, Size], method: str) -> Calibration:
+def _joined(known: Calibration | None, found: _Found, method: str) -> Calibration:
     """A new calibration, or the known one with a distance more."""
     from ..calibration import Calibration
 
     if known is None:
-        return Calibration(*sizes, (plane,), method)
-    if (known.ir_size, known.vis_size) != sizes:
+        ir_lens, vis_lens = found.lenses
+        return Calibration(*found.sizes, (found.plane,), method, ir_lens=ir_lens, vis_lens=vis_lens)
+    if (known.ir_size, known.vis_size) != found.sizes:
         raise InputError(
-            f"--add: the calibration is for {known.ir_size} and {known.vis_size} pixels, these views have {sizes[0]} "
-            f"and {sizes[1]}; expected the same"
+            f"--add: the calibration is for {known.ir_size} and {known.vis_size} pixels, these views have "
+            f"{found.sizes[0]} and {found.sizes[1]}; expected the same"
         )
-    return known.with_plane(plane)
+    return known.with_plane(found.plane)
 
 
 def _table(views: tuple[View, ...]) -> list[str]:
+    if not views:
+        return []
     width = max(4, *(len(view.name) for view in views))
     lines = [f"{'view':<{width}}  points  error px"]
     for view in views:
@@ -212,7 +255,7 @@ def _row(view: View) -> dict[str, Any]:
     return {"name": view.name, "points": len(view.ir), "error": error, "trouble": view.trouble}
 
 
-def _write_check(path: str, homography: NDArray[np.float64], view: Taken) -> None:
+def _write_check(path: str, calibration: Calibration, distance: float | None, view: Taken) -> None:
     import numpy as np
 
     from ..image import infrared_to_8bit
@@ -220,5 +263,5 @@ def _write_check(path: str, homography: NDArray[np.float64], view: Taken) -> Non
     from ..registration import Registration
 
     ir, vis = (infrared_to_8bit(frame) for frame in view[1:])
-    placed, _ = Registration(homography).place(ir, (vis.shape[1], vis.shape[0]))
+    placed, _ = Registration(calibration=calibration, distance=distance).place(ir, (vis.shape[1], vis.shape[0]))
     write_image(path, np.dstack([vis, vis, placed]))

@@ -1,0 +1,62 @@
+"""A camera's lens from views of one grid (Zhang's method, OpenCV's ``calibrateCamera``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from ..errors import CalibrationError
+from .file import Lens
+from .fit import View
+from .geometry import Size
+from .targets import Points
+
+__all__ = ["find_lens", "undistorted"]
+
+FEWEST_VIEWS = 6
+#: Root mean square error in pixels at 640 that is refused.
+MOST_RMSE = 1.0
+
+
+def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: str) -> Lens:
+    """The lens of the camera that took pictures of ``size`` with the points of a grid, row by row, in each view.
+
+    Args:
+        name: of the camera, for errors.
+
+    Raises:
+        CalibrationError: under 6 views, or views that no lens explains.
+    """
+    if len(views) < FEWEST_VIEWS:
+        raise CalibrationError(
+            f"a lens needs {FEWEST_VIEWS} views of a tilted target or more, in all parts of the picture; here are "
+            f"{len(views)}: take more, or leave --lens out"
+        )
+    flat = np.zeros((grid[0] * grid[1], 3), np.float32)
+    flat[:, :2] = np.mgrid[: grid[0], : grid[1]].T.reshape(-1, 2)
+    error, matrix, distortion, *_ = cv2.calibrateCamera(
+        [flat] * len(views), [points.astype(np.float32) for points in views], size, np.eye(3), np.zeros(5),
+        flags=cv2.CALIB_FIX_K3 | cv2.CALIB_FIX_ASPECT_RATIO,
+    )  # fmt: skip
+    most = MOST_RMSE * max(size) / 640
+    if not (np.isfinite(matrix).all() and error <= most):
+        raise CalibrationError(
+            f"no lens explains the views of the {name} camera: {error:.2f} px root mean square error (expected "
+            f"{most:.2f} at most); tilt the target differently in each view, and keep it flat and still"
+        )
+    return Lens(np.asarray(matrix, np.float64), np.asarray(distortion, np.float64).ravel())
+
+
+def undistorted(view: View, ir: Lens | None, vis: Lens | None) -> View:
+    """The view as lenses without distortion would have it."""
+    return view if view.trouble else replace(view, ir=_straight(view.ir, ir), vis=_straight(view.vis, vis))
+
+
+def _straight(points: Points, lens: Lens | None) -> Points:
+    if lens is None:
+        return points
+    moved = cv2.undistortPoints(points[:, None], lens.matrix, lens.distortion, P=lens.matrix)
+    return np.asarray(moved[:, 0], np.float64)
