@@ -72,6 +72,14 @@ def test_the_order_of_arrival_does_not_matter_for_files(data, policy, seed):
     assert run(ir, vis, policy, (6, 20), order)[0] == run(ir, vis, policy, (6, 20))[0]
 
 
+def test_a_frame_that_is_taken_does_not_stand_for_those_to_come():
+    """Two slow frames close together: the second waits for the fast frame after the one that the first has taken."""
+    ir, vis = [0.10, 0.11], [0.0, 0.112, 0.13, 0.2]
+    for order in (None, ["vis"] * 4 + ["ir"] * 2):
+        pairs, _ = run(ir, vis, "drop", (6, 20), order)
+        assert pairs == [(0.10, 0.112, False), (0.11, 0.13, False)]
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.floats(0, 5), max_size=30),

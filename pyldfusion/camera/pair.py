@@ -7,6 +7,7 @@ once at most. Cameras of about one rate: the visible one leads.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -228,7 +229,7 @@ class Pairer:
             if follower.latest is not None and self.policy != "drop":
                 candidates.insert(0, follower.latest)
             best = min(candidates, key=lambda item: abs(item[0] - time), default=None)
-            if not self._is_certain(time, best, follower, now):
+            if not self._is_certain(time, best, candidates, follower, now):
                 return None
             led = leader.waiting.popleft()
             partner = self._partner(time, best, candidates)
@@ -245,9 +246,17 @@ class Pairer:
             return self._pair({self._leader: led, _other(self._leader): partner}, held)
         return None
 
-    def _is_certain(self, time: float, best: tuple[float, Frame] | None, follower: _Side, now: float | None) -> bool:
+    def _is_certain(
+        self,
+        time: float,
+        best: tuple[float, Frame] | None,
+        candidates: list[tuple[float, Frame]],
+        follower: _Side,
+        now: float | None,
+    ) -> bool:
         """Whether no frame that is still to come could be a better partner for one at ``time``, or it is too late."""
-        if follower.ended or follower.last > time:
+        newest = max((item[0] for item in candidates), default=-math.inf)  # one that is taken is none (under drop)
+        if follower.ended or newest > time:
             return True
         if not self.live:
             return False
