@@ -13,6 +13,7 @@ mean distances over the picture, in its own pixels.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,13 +54,19 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"JSON (default: {RESULTS.name} in results)")
     args = parser.parse_args(argv)
     cv2.setNumThreads(1)
-    report: dict[str, Any] = {"pairs": {}, "clips": {}}
+    report: dict[str, Any] = {
+        "what": f"python -m benchmarks registration --seed {args.seed} --each {args.each} --trials {args.trials}",
+        "measured": datetime.date.today().isoformat(),
+        "pairs": {},
+        "clips": {},
+    }
     rows: dict[str, list[dict[str, float]]] = {}
     for root in find_roots(args.data) if args.data else []:
         rows[root.label] = list(_pairs(root.files[:: args.each], args.seed))
     rows["scenes"] = list(_scenes(args.seed))
     for name, found in rows.items():
-        report["pairs"][name] = summarise(found)
+        if found:
+            report["pairs"][name] = summarise(found)
     if len(args.data) > 1:
         report["pairs"]["all real"] = summarise([row for name in rows if name != "scenes" for row in rows[name]])
     if args.clips:
@@ -133,6 +140,7 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, Any]:
         "within_2": share("known", 0, NEAR, own),
         "within_5": share("known", 0, FAR, own),
         "wrong": share("known", FAR, np.inf, own),
+        "wrong_count": len(wrong),
         "wrong_but_more_mutual_information": sum(bool(row.get("more_information")) for row in wrong),
         "repeatable": len(twice),
         "repeated_within_2": share("repeated", 0, NEAR, twice),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 
 import cv2
 import numpy as np
@@ -15,11 +17,16 @@ from pyldfusion.calibration.fit import View, fit_views
 from pyldfusion.calibration.geometry import grid_error
 from pyldfusion.calibration.lens import find_lens, undistorted
 from pyldfusion.calibration.targets import find, match, parse_target, read_points
-from pyldfusion.cli import main
+from pyldfusion.camera import parse
+from pyldfusion.cli import calibrate, main
+from pyldfusion.cli.parser import Parser
 from pyldfusion.registration import Registration
 from pyldfusion.scene import Scene
 
+from .conftest import ROOT
+
 SIZE = 640, 480
+DOCS = (ROOT / "docs" / "cameras.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +219,15 @@ def test_counts_in_a_layout(tmp_path, circles):
     words += ["--target", "circles", "7x5", "--ir-layout"]
     assert main([*words, "lower-half"]) == 0 and load_calibration(tmp_path / "c.json").ir_size == SIZE
     assert main([*words, "packed-14"]) == 2 and main([*words, "lower-hal"]) == 2
+
+
+@pytest.mark.parametrize("command", re.findall(r"^pyldfusion calibrate ([^#\n]+)", DOCS, re.M))
+def test_the_docs_commands_can_be_read(command):
+    parser = Parser("pyldfusion calibrate", None)
+    calibrate.add_arguments(parser)
+    args = parser.parse(shlex.split(command))
+    assert args.output == "calibration.json" and (args.auto or parse_target(args.target))
+    assert all(parse(uri, "source") for uri in (args.ir, args.vis))
 
 
 def test_live_cameras_are_looked_at(tmp_path, capsys):
