@@ -11,6 +11,7 @@ import pytest
 from pyldfusion import CalibrationError, InputError
 from pyldfusion.calibration import Calibration, Lens, Plane, load_calibration, save_calibration
 from pyldfusion.calibration.geometry import grid_error, largest_rectangle, resizing
+from pyldfusion.calibration.matrix import load_homography
 
 IR, VIS = (160, 128), (320, 240)
 K_IR = np.array([[150.0, 0, 79.5], [0, 150, 63.5], [0, 0, 1]])
@@ -99,6 +100,12 @@ def test_files_that_hold_no_calibration_say_what_is_wrong(tmp_path, change, word
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CalibrationError, match=f"c.json.*{words}"):
         load_calibration(path)
+
+
+def test_a_calibration_is_no_bare_matrix(tmp_path):
+    save_calibration(Calibration(IR, VIS, (plane_at(2),)), tmp_path / "c.json")
+    with pytest.raises(InputError, match="--calibration"):
+        load_homography(tmp_path / "c.json")
 
 
 def test_files_that_are_no_json(tmp_path):

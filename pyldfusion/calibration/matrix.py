@@ -61,6 +61,8 @@ def _choose(found: Any, path: Path) -> NDArray[np.float64]:
     named = [matrix for name, matrix in matrices.items() if name.lower() in ("homography", "h")]
     if named or len(matrices) == 1:
         return named[0] if named else next(iter(matrices.values()))
+    if "homographies" in found:
+        raise InputError(f"{path}: a calibration, not a bare matrix; give it as --calibration")
     names = ", ".join(matrices) or "none"
     raise InputError(f"{path}: expected one 3x3 matrix, or one called 'homography'; it has {names}")
 

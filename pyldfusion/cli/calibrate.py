@@ -64,7 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--add", action="store_true", help="another distance for a calibration that FILE already holds")
 
     add = parser.add_argument_group("views").add_argument
-    add("--views", type=int, metavar="N", help=f"at most so many (default: {VIEWS}, with --auto {VIEWS_AUTO})")
+    add(
+        "--views",
+        type=int,
+        metavar="N",
+        help=f"so many pairs of files, evenly apart, or views of cameras (default: {VIEWS}, with --auto {VIEWS_AUTO})",
+    )
     add("--ir-layout", default="plain", metavar="NAME", help="of the counts, as in pyldfusion stream")
     add("--interval", type=float, default=1.0, metavar="S", help="between views of cameras (default: 1)")
     add("--timeout", type=float, default=120.0, metavar="S", help="of cameras: stop looking (default: 120)")
