@@ -217,15 +217,33 @@ def as_registration(given: Registration | Calibration | str | Path | None) -> Re
 def visible_outside(fused: NDArray[Any], vis: NDArray[Any], cover: Cover) -> NDArray[Any]:
     """`fused` where infrared covers the frame, `vis` where it does not, blended at the edge; shape and dtype of both.
 
-    `fused` and `vis` are uint8, uint16 or float, [H, W] or [H, W, C]; `cover` is what `Registration.place` gives.
+    `fused` and `vis` are uint8, uint16 or float, [H, W] or [H, W, C]; `cover` is what `Registration.place` gives, and
+    is not to be changed after its first use here: what follows from it is kept for the next frame.
     """
+    global _edge
+    edge = _edge
+    if edge is None or edge.cover is not cover:
+        edge = _edge = _Edge(cover)
     out = np.array(vis, order="C")
-    cv2.copyTo(fused, (cover >= 1).astype(np.uint8), out)
-    edge = np.flatnonzero((cover > 0) & (cover < 1))  # a thin band: only it needs arithmetic
-    here, there = (frame.reshape(cover.size, -1)[edge].astype(np.float32) for frame in (fused, out))
-    mixed = there + (here - there) * cover.ravel()[edge, None]
-    out.reshape(cover.size, -1)[edge] = mixed if out.dtype.kind == "f" else np.rint(mixed)
+    cv2.copyTo(fused, edge.inside, out)
+    here, there = (frame.reshape(cover.size, -1)[edge.places].astype(np.float32) for frame in (fused, out))
+    mixed = there + (here - there) * edge.shares
+    out.reshape(cover.size, -1)[edge.places] = mixed if out.dtype.kind == "f" else np.rint(mixed)
     return out
+
+
+class _Edge:
+    """Where a cover is whole (uint8 [H, W]), and its edge: a thin band, and only it needs arithmetic."""
+
+    def __init__(self, cover: Cover) -> None:
+        self.cover = cover
+        self.inside = (cover >= 1).astype(np.uint8)
+        self.places = np.flatnonzero((cover > 0) & (cover < 1))
+        self.shares = cover.ravel()[self.places, None]
+
+
+#: Of the last cover: those of a stream, or of many pairs from two cameras, are one.
+_edge: _Edge | None = None
 
 
 def edge_correlation(ir: NDArray[Any], vis: NDArray[Any]) -> float:

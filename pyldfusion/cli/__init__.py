@@ -44,7 +44,7 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code; user errors are printed."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _set_up_opencv()
+    set_up_opencv()
     verb = arguments[0] if arguments else "--help"
     try:
         if verb in ("-h", "--help", "help"):
@@ -103,12 +103,14 @@ def _fail(message: str, verb: str = "", code: int = 2) -> int:
     return code
 
 
-def _set_up_opencv() -> None:
+def set_up_opencv() -> None:
     """Settings that OpenCV reads when it is imported; what the user set wins.
 
     Its own words about damaged files stay off the screen, since our errors say it, and a small file that claims to be
-    a huge picture is refused before memory is taken for it.
+    a huge picture is refused before memory is taken for it. Its threads sleep between two calls rather than turn: they
+    would take a millisecond of a core per frame from the engine.
     """
     settings = {"LOG_LEVEL": "OFF", "FFMPEG_LOGLEVEL": "-8", "IO_MAX_IMAGE_PIXELS": str(1 << 28)}
+    settings |= {f"THREAD_POOL_ACTIVE_WAIT_{who}": "0" for who in ("MAIN", "WORKER")}
     for name, value in settings.items():
         os.environ.setdefault(f"OPENCV_{name}", value)
