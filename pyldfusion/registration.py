@@ -224,20 +224,20 @@ def visible_outside(fused: NDArray[Any], vis: NDArray[Any], cover: Cover) -> NDA
     edge = _edge
     if edge is None or edge.cover is not cover:
         edge = _edge = _Edge(cover)
-    out = np.array(vis, order="C")
-    cv2.copyTo(fused, edge.inside, out)
-    here, there = (frame.reshape(cover.size, -1)[edge.places].astype(np.float32) for frame in (fused, out))
+    out = np.array(fused, order="C")
+    cv2.copyTo(vis, edge.outside, out)
+    here, there = (frame.reshape(cover.size, -1)[edge.places].astype(np.float32) for frame in (out, vis))
     mixed = there + (here - there) * edge.shares
     out.reshape(cover.size, -1)[edge.places] = mixed if out.dtype.kind == "f" else np.rint(mixed)
     return out
 
 
 class _Edge:
-    """Where a cover is whole (uint8 [H, W]), and its edge: a thin band, and only it needs arithmetic."""
+    """Where a cover is nothing (uint8 [H, W]), and its edge: a thin band, and only it needs arithmetic."""
 
     def __init__(self, cover: Cover) -> None:
         self.cover = cover
-        self.inside = (cover >= 1).astype(np.uint8)
+        self.outside = (cover <= 0).astype(np.uint8)
         self.places = np.flatnonzero((cover > 0) & (cover < 1))
         self.shares = cover.ravel()[self.places, None]
 
