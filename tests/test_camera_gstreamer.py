@@ -19,6 +19,7 @@ from pyldfusion.camera.pipelines import rtsp_server_pipeline, sink_pipeline, sou
 from pyldfusion.camera.sinks.gstreamer import Feed
 from pyldfusion.camera.sources import open_device
 from pyldfusion.errors import CameraError, InputError
+from pyldfusion.media import VideoReader
 
 from .conftest import ROOT
 
@@ -321,6 +322,46 @@ def test_shared_memory(tmp_path):
     with Feeding(f"shm://{tmp_path}/a?format=BGR"):
         frames = take_from_server(f"shm://{tmp_path}/a?size=96x64&format=BGR&timeout=20")
     assert is_it(frames[-1].image) and frames[0].image.std() > 0
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_h264_files_have_a_bit_rate_and_every_frame(tmp_path, suffix):
+    if not gst.has_element("x264enc"):
+        pytest.skip("GStreamer here has no x264enc (gstreamer1.0-plugins-ugly)")
+    noise = np.random.default_rng(0).integers(0, 256, (8, 121, 163, 3), np.uint8)
+    sizes = {}
+    for kilobits in (200, 4000):
+        path = tmp_path / f"{kilobits}{suffix}"
+        with open_sink(parse(f"file://{path}#codec=h264&bitrate={kilobits}", "sink"), 25) as video:
+            for k in range(40):
+                video.write(noise[k % 8], k / 25)
+            assert not path.exists()  # it appears whole
+        sizes[kilobits] = path.stat().st_size
+        frames = list(VideoReader(path))
+        assert len(frames) == 40 and frames[0].shape == (120, 162, 3)
+    assert sizes[200] < sizes[4000] / 3
+    if shutil.which("ffprobe"):
+        told = subprocess.run(
+            ["ffprobe", "-v", "error", "-show_entries", "stream=codec_name,r_frame_rate", "-of", "csv=p=0", str(path)],
+            capture_output=True, text=True, timeout=120,
+        ).stdout  # fmt: skip
+        assert told.strip() == "h264,25/1"
+
+
+@needs_gstreamer
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("a.avi#codec=h264", "h264 goes into .mp4"),
+        ("a.mp4#bitrate=500", "bitrate is of codec=h264"),
+        ("a/#codec=h264", "codec is for a video"),
+        (f"{ROOT}/README.md/a.mp4#codec=h264", "is not a folder"),
+    ],
+)
+def test_files_that_h264_cannot_be_in(text, said):
+    with pytest.raises(InputError, match=said), open_sink(parse(text, "sink"), 25) as video:
+        video.write(np.zeros((32, 32), np.uint8), 0.0)
 
 
 @needs_gstreamer

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ..errors import CameraError, InputError
 from .uri import Address
 
-__all__ = ["FORMATS", "WINDOWS", "rtsp_server_pipeline", "sink_pipeline", "source_pipeline"]
+__all__ = ["FORMATS", "WINDOWS", "file_pipeline", "rtsp_server_pipeline", "sink_pipeline", "source_pipeline"]
 
 #: Whether GStreamer has an element of this name.
 Has = Callable[[str], bool]
@@ -25,6 +25,9 @@ CODECS = {
     "h265": ("H265", "rtph265depay", "h265parse", "avdec_h265", "nvv4l2decoder", "rtph265pay config-interval=1"),
     "mjpeg": ("JPEG", "rtpjpegdepay", "jpegparse", "jpegdec", "nvv4l2decoder mjpeg=1", "rtpjpegpay"),
 }
+
+#: Suffix of a file to what puts H.264 into it.
+_MUXERS = {".mp4": "mp4mux", ".m4v": "mp4mux", ".mov": "qtmux", ".mkv": "matroskamux"}
 
 _TO_BGR = "videoconvert ! video/x-raw,format=BGR"
 _FROM_NVMM = f"nvvidconv ! video/x-raw,format=BGRx ! {_TO_BGR}"
@@ -92,6 +95,15 @@ def rtsp_server_pipeline(address: Address, has: Has) -> str:
     return f"( {_APPSRC} ! videoconvert ! {_encode(address, has)} name=pay0 )"
 
 
+def file_pipeline(path: str, kilobits: int, has: Has) -> str:
+    """From an ``appsrc`` of BGRx frames with times to a file of H.264. Raises InputError for another suffix."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in _MUXERS:
+        raise InputError(f"{path}: h264 goes into {' '.join(_MUXERS)}, not {suffix or 'a file without suffix'}")
+    source = "appsrc name=pyldfusion format=time block=true max-bytes=16777216"
+    return f"{source} ! videoconvert ! {_h264(kilobits, has)} ! {_MUXERS[suffix]} ! filesink location={quoted(path)}"
+
+
 def quoted(text: str) -> str:
     """Text as a value in a pipeline description."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
@@ -117,11 +129,16 @@ def _encode(address: Address, has: Has) -> str:
     if codec == "mjpeg":
         # JPEG is full-range BT.601; without the word the greys would be squeezed to 16..235.
         return f"video/x-raw,format=I420,colorimetry=(string)1:4:0:0 ! jpegenc ! {pay}"
+    return f"{_h264(kilobits, has)} ! {pay}"
+
+
+def _h264(kilobits: int, has: Has) -> str:
+    """From raw video to H.264."""
     if has("nvv4l2h264enc") and has("nvvidconv"):
         chip = f"nvv4l2h264enc bitrate={1000 * kilobits} insert-sps-pps=true maxperf-enable=true"
-        return f"nvvidconv ! video/x-raw(memory:NVMM),format=NV12 ! {chip} ! h264parse ! {pay}"
+        return f"nvvidconv ! video/x-raw(memory:NVMM),format=NV12 ! {chip} ! h264parse"
     encoder = f"x264enc tune=zerolatency speed-preset=ultrafast bitrate={kilobits} key-int-max=30"
-    return f"video/x-raw,format=I420 ! {encoder} ! h264parse ! {pay}"
+    return f"video/x-raw,format=I420 ! {encoder} ! h264parse"
 
 
 def _caps(kind: str, width: int | None, height: int | None, rate: float | None, form: str | None) -> str:

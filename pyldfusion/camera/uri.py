@@ -221,9 +221,12 @@ SCHEMES: tuple[Scheme, ...] = (
     ),
     Scheme(
         "file", "sink", "file:///data/fused.mp4", "a video (.mp4 .mkv .avi) or pictures (img_%05d.png); the bare path",
-        "OpenCV", "files on disk",
-        (Option("rate", "number", None, "of a video (default: the cameras')", low=0.01, high=1000),), r".+",
-        separators="#",
+        "OpenCV; GStreamer for H.264", "files on disk",
+        (
+            Option("rate", "number", None, "of a video (default: the cameras')", low=0.01, high=1000),
+            Option("codec", "word", "auto", "of a video: by its suffix, or H.264 through GStreamer", ("auto", "h264")),
+            Option("bitrate", "whole", None, "of h264, kbit/s (default: 4000)", low=50, high=200000),
+        ), r".+", separators="#",
     ),
     Scheme(
         "http", "sink", "http://@:8080", "a page with the moving picture (MJPEG), for any browser",

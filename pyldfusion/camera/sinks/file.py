@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 from numpy.typing import NDArray
@@ -14,18 +14,32 @@ from ..disk import Disk
 from ..uri import Address
 from .base import Sink
 
+if TYPE_CHECKING:
+    from .h264 import H264Writer
+
 __all__ = ["PicturesSink", "VideoSink", "open_file_sink"]
 
 #: A pause longer than this many seconds is cut out of a video.
 LONGEST_PAUSE = 5.0
+#: A second, of H.264.
+KILOBITS = 4000
 
 
 def open_file_sink(address: Address, rate: float | None, live: bool) -> Sink:
     """A sink for a video or for pictures, by the suffix. Raises InputError."""
+    asked, codec, kilobits = (address.options[name] for name in ("rate", "codec", "bitrate"))
+    if kilobits and codec != "h264":
+        raise InputError(f"{address}: bitrate is of codec=h264; the others take what the picture needs")
     if is_video(address.target):
-        return VideoSink(address.target, address.options["rate"] or rate or DEFAULT_RATE, live)
-    if address.options["rate"]:
-        raise InputError(f"{address}: rate is for a video; pictures have none")
+        rate = asked or rate or DEFAULT_RATE
+        if codec != "h264":
+            return VideoSink(VideoWriter(address.target, rate), rate, live)
+        from .h264 import H264Writer
+
+        return VideoSink(H264Writer(address.target, rate, kilobits or KILOBITS), rate, live)
+    for name in ("rate", "codec"):
+        if address.options[name] not in (None, "auto"):
+            raise InputError(f"{address}: {name} is for a video; pictures have none")
     return PicturesSink(address.target)
 
 
@@ -48,10 +62,9 @@ class VideoSink(Sink):
     than the rate is left out. Pictures of another size than the first are resized to it.
     """
 
-    def __init__(self, path: str, rate: float, live: bool) -> None:
-        self._rate, self._live = rate, live
-        self._disk = Disk(path)
-        self._writer = VideoWriter(path, rate)
+    def __init__(self, writer: VideoWriter | H264Writer, rate: float, live: bool) -> None:
+        self._writer, self._rate, self._live = writer, rate, live
+        self._disk = Disk(writer.path)
         self._size: tuple[int, int] | None = None
         self._start = self._last_time = 0.0
 

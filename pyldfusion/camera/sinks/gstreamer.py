@@ -17,7 +17,7 @@ from ..pipelines import rtsp_server_pipeline, sink_pipeline
 from ..uri import Address
 from .base import Sink
 
-__all__ = ["Feed", "GstSink", "RtspSink"]
+__all__ = ["Feed", "GstSink", "RtspSink", "bgrx"]
 
 
 class GstSink(Sink):
@@ -163,7 +163,7 @@ class Feed:
             playing = [each for each in self._appsrcs if each.get_state(0).state == Gst.State.PLAYING]
             if playing:
                 assert self._size is not None
-                data = _bgrx(picture, self._size).tobytes()
+                data = bgrx(picture, self._size).tobytes()
             for appsrc in playing:
                 appsrc.emit("push-buffer", Gst.Buffer.new_wrapped(data))
 
@@ -173,7 +173,7 @@ class Feed:
         appsrc.set_property("caps", gst.load().Caps.from_string(caps))
 
 
-def _bgrx(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
+def bgrx(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
     """The picture as uint8 [H,W,4], whose rows need no padding."""
     picture = to_eight_bits(picture)
     if (picture.shape[1], picture.shape[0]) != size:
