@@ -325,6 +325,19 @@ def test_shared_memory(tmp_path):
 
 
 @needs_gstreamer
+def test_two_rtsp_cameras_are_a_pair():
+    """The two views of a scene, one over H.264 and one over MJPEG."""
+    with (
+        Feeding("rtsp://@127.0.0.1:0/ir?codec=mjpeg") as ir,
+        Feeding("rtsp://@127.0.0.1:0/vis?codec=h264") as vis,
+        CameraPair(f"{ir.url}#timeout=20", f"{vis.url}#timeout=20") as pairs,
+    ):
+        pair = next(iter(pairs))
+        assert is_it(pair.ir.image) and is_it(pair.vis.image) and abs(pair.skew) < 5
+        assert pair.ir.clock == pair.vis.clock == "device"
+
+
+@needs_gstreamer
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_h264_files_have_a_bit_rate_and_every_frame(tmp_path, suffix):
     if not gst.has_element("x264enc"):

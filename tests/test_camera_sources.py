@@ -347,3 +347,14 @@ def test_what_cannot_be_opened_is_said_at_once(tmp_path, video):
         CameraPair("/dev/video99", str(video))
     with pytest.raises(InputError, match="did you mean 'hold'"):
         CameraPair(str(video), str(video), policy="hodl")
+
+
+def test_real_clips_are_cameras(shared):
+    """Four recorded pairs of a thermal and a visible camera: every frame has its partner."""
+    clips = sorted((shared / "data" / "video" / "ir").glob("*.mp4"))
+    assert len(clips) == 4
+    for ir in clips:
+        with CameraPair(str(ir), str(ir.parent.parent / "vi" / ir.name)) as pairs:
+            found = list(itertools.islice(pairs, 20))
+        assert [pair.ir.number for pair in found] == [pair.vis.number for pair in found] == list(range(20))
+        assert all(pair.skew == 0 and pair.ir.image.shape[:2] == (480, 640) for pair in found)
