@@ -203,9 +203,8 @@ def inject(fault: Fault, seconds: float = 2.0) -> dict[str, Any]:
                     rig.server.close()
             hung = runner.is_alive()
         events = pairs.events.counts()
-    after = before
-    until = time.monotonic() + 30
-    while time.monotonic() < until and (after := _left()) != before:
+    until = time.monotonic() + 30  # what ends, ends in its own time
+    while any(now > then for now, then in zip(after := _left(), before, strict=True)) and time.monotonic() < until:
         time.sleep(0.02)
     return {
         "fault": fault.name, "lasted_s": seconds, "recovery_s": round(recovery, 2),
