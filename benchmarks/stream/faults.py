@@ -203,9 +203,10 @@ def inject(fault: Fault, seconds: float = 2.0) -> dict[str, Any]:
                     rig.server.close()
             hung = runner.is_alive()
         events = pairs.events.counts()
-    until = time.monotonic() + 30  # what ends, ends in its own time
-    while any(now > then for now, then in zip(after := _left(), before, strict=True)) and time.monotonic() < until:
-        time.sleep(0.02)
+    after, until = _left(), time.monotonic() + 30
+    while any(now > then for now, then in zip(after, before, strict=True)) and time.monotonic() < until:
+        time.sleep(0.02)  # what ends, ends in its own time
+        after = _left()
     return {
         "fault": fault.name, "lasted_s": seconds, "recovery_s": round(recovery, 2),
         "frames_lost": max(0, round(expected) - came), "longest_gap_ms": round(1000 * gap),
