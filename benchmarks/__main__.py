@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 TOPICS = {
     "cpu": "the network as its authors wrote it against every engine here, frames to frames; startup and memory",
+    "flicker": "how much fused videos change where nothing moves, frame by frame and smoothed over time; trails",
     "gpu": "the CUDA half built, checked and measured on this machine's GPU",
     "kernels": "the native kernels against NumPy's own functions",
     "load": "arithmetic and memory traffic of a frame, and the least time it can take on NVIDIA's boards; computed",

@@ -13,6 +13,7 @@ from torch.onnx.ops import symbolic
 
 from pyldfusion.generator import NORM_EPS, Generator, SampleNorm
 from pyldfusion.rewrites import for_inference
+from pyldfusion.smoothing import smoothed_moments
 
 __all__ = ["PlaneGraph", "for_graph", "size_of"]
 
@@ -46,10 +47,13 @@ class GraphSampleNorm(nn.Module):
         self.beta = nn.Parameter(norm.beta.detach()[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        centred = x - x.mean((1, 2, 3), keepdim=True)
+        mean = x.mean((1, 2, 3), keepdim=True)
+        centred = x - mean
         sizes = symbolic("Shape", (x,), {"start": 1}, dtype=torch.int64, shape=(3,)).float()
         count = symbolic("ReduceProd", (sizes,), {"keepdims": 0}, dtype=torch.float32, shape=())
-        std = ((centred * centred).mean((1, 2, 3), keepdim=True) * (count / (count - 1))).sqrt()
+        variance = (centred * centred).mean((1, 2, 3), keepdim=True)
+        centred, variance = smoothed_moments(x, mean, centred, variance)
+        std = (variance * (count / (count - 1))).sqrt()
         return F.relu(centred / (std + NORM_EPS) * self.gamma + self.beta)
 
 

@@ -37,6 +37,10 @@ WARPED_IO = {
     "planes": "ir [N,1,IH,IW], vis (luma) [N,1,H,W] float32 in [0,1], homography float32 [N,3,3] (pixels of ir to "
     "pixels of vis) -> fused as vis",
 }
+#: Added to it where the graph smooths its statistics over time.
+TEMPORAL_IO = (
+    "; keep float32 [1] (weight of the frames before), state_* float32 [N,S] -> new_state_* for the next frame"
+)
 
 DYNAMIC = Shape.dynamic()
 
@@ -49,6 +53,7 @@ def export_onnx(
     precision: str = "fp32",
     shape: Shape = DYNAMIC,
     warp: bool = False,
+    temporal: bool = False,
     opset: int = OPSET,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
@@ -61,6 +66,7 @@ def export_onnx(
         precision: see :data:`~export.precision.RECIPES`.
         shape: the sizes it takes.
         warp: whether it takes a homography, see :func:`build_model`.
+        temporal: whether it smooths its statistics over time, see there.
         opset: version of ONNX's standard operators, see :data:`~export.opset.OPSETS`.
         metadata: what is known of the weights; passed on into the file.
 
@@ -74,13 +80,24 @@ def export_onnx(
     """
     _check_name("precision", precision, RECIPES)
     path = _check_suffix(path)
-    model = RECIPES[precision].apply(build_model(generator, io=io, shape=shape, warp=warp, opset=opset))
-    about = {**(metadata or {}), **describe(generator, io=io, precision=precision, shape=shape, warp=warp)}
+    model = RECIPES[precision].apply(
+        build_model(generator, io=io, shape=shape, warp=warp, temporal=temporal, opset=opset)
+    )
+    about = {
+        **(metadata or {}),
+        **describe(generator, io=io, precision=precision, shape=shape, warp=warp, temporal=temporal),
+    }
     return write_model(model, path, about)
 
 
 def build_model(
-    generator: Generator, *, io: str = "frames", shape: Shape = DYNAMIC, warp: bool = False, opset: int = OPSET
+    generator: Generator,
+    *,
+    io: str = "frames",
+    shape: Shape = DYNAMIC,
+    warp: bool = False,
+    temporal: bool = False,
+    opset: int = OPSET,
 ) -> onnx.ModelProto:
     """The network as a graph in FP32, with the exact rewrites of :mod:`pyldfusion.rewrites`.
 
@@ -92,6 +109,8 @@ def build_model(
         shape: the sizes it takes; axes that are not fixed are called N, H and W.
         warp: whether there is an input more, ``homography`` float32 [N,3,3], from pixels of the infrared to pixels of
             the visible, and ``ir`` is of any size of its own, called IH and IW (:mod:`export.warp`).
+        temporal: whether norms are written out and their statistics smoothed over time (:mod:`pyldfusion.smoothing`),
+            for frames without ``warp``: inputs more are ``keep`` and ``state_*``, outputs more ``new_state_*``.
         opset: version of ONNX's standard operators, see :data:`~export.opset.OPSETS`.
 
     Raises:
@@ -100,19 +119,26 @@ def build_model(
     """
     _check_name("io", io, IO)
     check_opset(opset)
-    return to_opset(trace(generator, io, shape, warp), opset)
+    return to_opset(trace(generator, io, shape, warp, temporal), opset)
 
 
 def describe(
-    generator: Generator, *, io: str, precision: str, shape: Shape = DYNAMIC, warp: bool = False
+    generator: Generator,
+    *,
+    io: str,
+    precision: str,
+    shape: Shape = DYNAMIC,
+    warp: bool = False,
+    temporal: bool = False,
 ) -> dict[str, str]:
     """What a file says of the graph in it, beside what is known of its weights."""
     state = {name: tensor.detach().cpu().float() for name, tensor in generator.state_dict().items()}
     return {
         "variant": generator.variant,
         "io": io,
-        "signature": (WARPED_IO if warp else IO)[io],
+        "signature": (WARPED_IO if warp else IO)[io] + (TEMPORAL_IO if temporal else ""),
         "warp": "yes" if warp else "no",
+        "temporal": "yes" if temporal else "no",
         "precision": precision,
         "shape": str(shape),
         "colour": "BGR, luma by BT.601 (OpenCV), chroma of vis",

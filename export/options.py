@@ -30,6 +30,8 @@ __all__ = ["OPTIONS", "Job", "Option", "add_arguments", "plan"]
 MIN_PSNR = {"fp32": 60.0, "fp16-stored": 45.0, "fp16": 45.0, "int8": 38.0}
 #: Bound of the error of frames in fp32, in grey levels: runtimes sum in another order.
 TOLERANCE = 1.0
+#: Precisions of graphs that smooth over time: a step of it is finer than 16 bits are.
+TEMPORAL = ("fp32", "fp16-stored")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ OPTIONS = {
         Option("io", "frames: uint8 pictures in and out; planes: float luma planes in [0,1] (default: frames)"),
         Option("warp", "an input homography, 3x3 per frame, and infrared of its own size, laid onto the visible inside",
                {"action": "store_true"}),
+        Option("temporal", "for videos: norms and style codes smoothed over time, with the state as inputs and outputs",
+               {"action": "store_true"}),
         Option("simplify", "the graph always is: constants folded, shapes asked of no tensor that need not be",
                {"action": "store_true"}),
         Option("opset", f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]} (default: {OPSET})",
@@ -134,6 +138,7 @@ class Job:
         precision: a recipe of :data:`~export.precision.RECIPES`.
         io: ``"frames"`` or ``"planes"``.
         warp: whether it takes a homography (:mod:`export.warp`).
+        temporal: whether it smooths its statistics over time (:mod:`pyldfusion.smoothing`).
         shape: the sizes it takes.
         opset: version of ONNX's operators.
         data: folder of real pairs, or None for generated ones.
@@ -150,6 +155,7 @@ class Job:
     precision: str
     io: str
     warp: bool
+    temporal: bool
     shape: Shape
     opset: int
     data: Path | None
@@ -189,6 +195,8 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
         raise InputError(f"io is {io!r}; expected frames or planes{did_you_mean(io, ('frames', 'planes'), 0.5)}")
     if "warp" in given and precision == "int8":
         raise InputError("--warp and int8 exclude each other: calibration runs on registered pairs")
+    if "temporal" in given:
+        _check_temporal(row, precision, io, given)
     opset = given.get("opset", OPSET)
     check_opset(opset)
     data = given.get("data")
@@ -203,7 +211,7 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
     source = open_artefact(weights)
     shape = _shape(given)
     if output is None:
-        output = _name(weights, source, row, precision, shape, given.get("device", 0))
+        output = _name(weights, source, row, precision, shape, given)
     _check_output(source, row, output, "force" in given)
     return Job(
         source=source,
@@ -212,6 +220,7 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
         precision=precision,
         io=io,
         warp="warp" in given,
+        temporal="temporal" in given,
         shape=shape,
         opset=opset,
         data=None if data is None else Path(data),
@@ -266,14 +275,25 @@ def _shape(given: dict[str, Any]) -> Shape:
     return Shape(batch, height, width)
 
 
-def _name(weights: str | Path, source: Artefact, row: Format, precision: str, shape: Shape, device: int) -> Path:
+def _check_temporal(row: Format, precision: str, io: str, given: dict[str, Any]) -> None:
+    if row.built:
+        raise InputError(f"--temporal is for onnx and openvino; {row.name} has no use for it yet")
+    clashes = {"--warp": "warp" in given, "--io planes": io == "planes", precision: precision not in TEMPORAL}
+    for word, clash in clashes.items():
+        if clash:
+            raise InputError(f"--temporal and {word} exclude each other: it is for frames, in {' or '.join(TEMPORAL)}")
+
+
+def _name(
+    weights: str | Path, source: Artefact, row: Format, precision: str, shape: Shape, given: dict[str, Any]
+) -> Path:
     """Beside the weights, or in the working directory for the bundled ones."""
     bundled = str(weights) in BUNDLED
-    stem = str(weights) if bundled else source.path.stem
+    stem = (str(weights) if bundled else source.path.stem) + ("-temporal" if "temporal" in given else "")
     if row.built:
         if not hardware.cuda_devices():
             raise InputError(f"{row.about.split(',')[0]} is named by that GPU, and none is here; give a name with -o")
-        name = engine_name(stem, precision, shape, device)
+        name = engine_name(stem, precision, shape, given.get("device", 0))
     else:
         name = f"{stem}{'' if precision == row.precisions[0] else f'-{precision}'}{row.suffix}"
     return Path(name) if bundled else source.path.with_name(name)

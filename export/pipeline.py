@@ -71,13 +71,13 @@ def export(job: Job, network: Generator | None = None) -> Result:
     """
     network = network or load_generator(job.source)
     format_module = importlib.import_module(f".{job.format.module}", __package__)
-    model = build_model(network, io=job.io, shape=job.shape, warp=job.warp, opset=job.opset)
+    model = build_model(network, io=job.io, shape=job.shape, warp=job.warp, temporal=job.temporal, opset=job.opset)
     int8 = to_int8(model, job.data, bound=job.min_psnr, tensorrt=job.format.built) if job.precision == "int8" else None
     exact = copied(model) if job.precision in HALVES else None
     model = int8.model if int8 else RECIPES[job.precision].apply(model)
     about = {
         **{name: value for name, value in job.source.metadata.items() if not name.startswith(OF_THE_FILE)},
-        **describe(network, io=job.io, precision=job.precision, shape=job.shape, warp=job.warp),
+        **describe(network, io=job.io, precision=job.precision, shape=job.shape, warp=job.warp, temporal=job.temporal),
         **(int8.metadata if int8 else {}),
     }
     own = {"shape": job.shape, **job.own} if job.format.built else {}

@@ -53,7 +53,7 @@ def open_runners(path: Path, row: Format) -> list[Runner]:
         return [Runner(engine.name, artefact.precision, lambda inputs: engine.run(**inputs))]
     runners = []
     for name, precision, _ in available(row.kind, "cpu"):
-        if name in _OPEN and (precision == "fp32" or not open_artefact(path).warps):
+        if name in _OPEN and (precision == "fp32" or not open_artefact(path).exact):
             try:
                 runners.append(Runner(name, precision, _OPEN[name](path, precision)))
             except Exception as error:  # runtimes have no common type for what they refuse

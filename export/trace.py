@@ -15,8 +15,9 @@ from torch import Tensor
 
 from pyldfusion.artefact import GRAPH_PREFIX
 from pyldfusion.errors import DependencyError
-from pyldfusion.frame_graph import FrameGraph
+from pyldfusion.frame_graph import FrameGraph, TemporalFrameGraph
 from pyldfusion.generator import Generator
+from pyldfusion.smoothing import state_sizes
 
 from .lowering import PlaneGraph, for_graph
 from .opset import OPSET
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["trace"]
 
 
-def trace(generator: Generator, io: str, shape: Shape, warp: bool) -> onnx.ModelProto:
+def trace(generator: Generator, io: str, shape: Shape, warp: bool, temporal: bool = False) -> onnx.ModelProto:
     """The graph of :func:`export.onnx.build_model`, by whose rules the arguments are, in opset 18."""
     try:
         import onnx
@@ -40,18 +41,22 @@ def trace(generator: Generator, io: str, shape: Shape, warp: bool) -> onnx.Model
         raise DependencyError(f"exporting needs {error.name}: pip install 'pyldfusion[export]'") from error
     inner = for_graph(generator)
     graphs = {"frames": (FrameGraph, WarpedFrameGraph), "planes": (PlaneGraph, WarpedPlaneGraph)}
-    module = graphs[io][warp](inner).eval()
+    module = (TemporalFrameGraph if temporal else graphs[io][warp])(inner).eval()
     n, h, w = shape.dims
     ir_size = ("IH", "IW") if warp else (h, w)
     if io == "frames":
         inputs = {"ir": (torch.uint8, (n, *ir_size, 1)), "vis": (torch.uint8, (n, h, w, 3))}
     else:
         inputs = {"ir": (torch.float32, (n, 1, *ir_size)), "vis": (torch.float32, (n, 1, h, w))}
-    dims = [dims for _, dims in inputs.values()]
-    dims.append(dims[1])  # of what is given, as of vis
+    outputs = {"fused": inputs["vis"][1]}
     if warp:
         inputs["homography"] = (torch.float32, (n, 3, 3))
-        dims.insert(2, (n, 3, 3))
+    if temporal:
+        inputs["keep"] = (torch.float32, (1,))
+        for name, size in state_sizes(generator).items():
+            inputs[f"state_{name}"] = (torch.float32, (n, size))
+            outputs[f"new_state_{name}"] = (n, size)
+    dims = [*(dims for _, dims in inputs.values()), *outputs.values()]
     with warnings.catch_warnings(), _Quiet():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -59,7 +64,7 @@ def trace(generator: Generator, io: str, shape: Shape, warp: bool) -> onnx.Model
             tuple(_example(dtype, dims) for dtype, dims in inputs.values()),
             dynamo=True,
             input_names=list(inputs),
-            output_names=["fused"],
+            output_names=list(outputs),
             opset_version=OPSET,
             optimize=False,
             verbose=False,

@@ -80,9 +80,14 @@ class Artefact:
         return "weights" if self.kind == "safetensors" else self.metadata.get("io", "unknown")
 
     @property
-    def warps(self) -> bool:
-        """Whether it is a graph that takes a homography. 16 bits are too few for the coordinates it computes."""
-        return self.metadata.get("warp") == "yes"
+    def temporal(self) -> bool:
+        """Whether it is a graph that smooths its statistics over time."""
+        return self.metadata.get("temporal") == "yes"
+
+    @property
+    def exact(self) -> bool:
+        """Whether 16 bits are too few for what it computes beside the network: coordinates, or a state over time."""
+        return self.temporal or self.metadata.get("warp") == "yes"
 
     @cached_property
     def fixed(self) -> tuple[int | None, int | None, int | None]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from .image import LUMA_BGR
+from .smoothing import NORMS, STYLE, Smoother
 
-__all__ = ["FrameGraph"]
+__all__ = ["FrameGraph", "TemporalFrameGraph"]
 
 
 class FrameGraph(nn.Module):
@@ -49,3 +50,28 @@ class FrameGraph(nn.Module):
         change = self.generator(thermal / 255, luma / 255) * 255 - luma
         fused = colour + change.squeeze(1).unsqueeze(-1)
         return fused.round().clamp(0, 255).to(torch.uint8)
+
+
+class TemporalFrameGraph(FrameGraph):
+    """:class:`FrameGraph` with what it remembers going in and coming out."""
+
+    def forward(  # type: ignore[override]
+        self, ir: Tensor, vis: Tensor, keep: Tensor, state_norms: Tensor, state_style: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Fuse a batch of frames.
+
+        Args:
+            ir: as of FrameGraph.
+            vis: the same.
+            keep: float32 [1]: weight of the frames before.
+            state_norms: float32 [N,S], what the call before gave.
+            state_style: float32 [N,16], of a network with style codes.
+
+        Returns:
+            The fused frames, ``new_state_norms`` and, where there is one, ``new_state_style``.
+        """
+        states = {NORMS: state_norms} | ({} if state_style is None else {STYLE: state_style})
+        smoother = Smoother(keep, states)
+        with smoother.active():
+            fused = super().forward(ir, vis)
+        return fused, *smoother.made.values()

@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -36,6 +37,7 @@ from .thermal import check_range
 if TYPE_CHECKING:  # they import OpenCV, which importing a Fuser does not
     from .calibration import Calibration
     from .registration import Registration
+    from .temporal import Past
 
 __all__ = ["Fuser"]
 
@@ -81,6 +83,9 @@ class Fuser:
         registration: how infrared lies on visible frames: a :class:`~pyldfusion.registration.Registration`, a
             calibration or the path of one. Pairs may then be as the cameras gave them, of two sizes and views: infrared
             is laid onto the visible frame first. None takes registered pairs.
+        temporal: for videos: seconds over which the network's statistics are averaged, so that what stands still is
+            drawn the same from frame to frame (docs/video.md). Frames are then fused in order, in one thread. The first
+            one, and what follows a cut, is as without. None fuses every frame alone.
         rebuild: a TensorRT engine that was built with another TensorRT or for another GPU is built again from the
             ONNX file beside it, and kept there under a name of its own; without it that is an error that says so.
 
@@ -110,6 +115,7 @@ class Fuser:
         color: str = "bgr",
         thermal: Sequence[float] | None = None,
         registration: Registration | Calibration | str | Path | None = None,
+        temporal: float | None = None,
         rebuild: bool = False,
     ) -> None:
         self._registration = _open_registration(registration)
@@ -125,9 +131,19 @@ class Fuser:
         elif not isinstance(path, (str, Path)):
             raise InputError(f"path is a {type(path).__name__}; expected a model file, {', '.join(NAMES)}, or None")
         self._artefact: Artefact = open_artefact(path)
+        self._past: Past | None = None
+        if temporal is not None:
+            from .temporal import Past, temporal_artefact
+
+            self._past = Past(temporal)
+            self._artefact = temporal_artefact(self._artefact, engine)
         if rebuild:
             self._artefact = rebuilt(self._artefact, device)
         self._engine: Engine | None = open_engine(self._artefact, device, engine, precision, threads)
+        if self._past is not None and not self._engine.temporal:
+            name, where = self._engine.name, self._engine.device
+            self._engine.close()
+            raise InputError(f"temporal is for networks on a CPU so far; {name} on {where} fuses every frame alone")
         _log.info(
             "model %s (%s), engine %s %s on %s, %d threads",
             path, self._reason, self._engine.name, self._engine.precision, self._engine.device, self._engine.threads,
@@ -142,6 +158,7 @@ class Fuser:
             "precision": computed(self._artefact, self._engine.precision),
             "device": self._engine.device,
             "threads": self._engine.threads,
+            "temporal": temporal,
         }
 
     @property
@@ -160,6 +177,12 @@ class Fuser:
             "metadata": metadata,
         }
 
+    def forget(self) -> None:
+        """Where the Fuser is temporal, the next frame is the first of a video; cuts are found without."""
+        with self._lock:
+            if self._past is not None:
+                self._past.forget()
+
     @property
     def warps(self) -> bool:
         """Whether the graph lays the infrared onto the visible itself, by a homography that it is given."""
@@ -175,6 +198,7 @@ class Fuser:
         thermal: Sequence[float] | None = None,
         homography: Any = None,
         stream: Any = None,
+        time: float | None = None,
     ) -> NDArray[Any]:
         """Fuse one pair of frames, registered ones or those that the Fuser's registration is for.
 
@@ -191,6 +215,7 @@ class Fuser:
                 registration; ``ir`` may then have a size of its own, and its border is repeated outside. It, as that of
                 a registration without lenses, goes into the graph where that was exported with ``--warp``
                 (:attr:`warps`); else OpenCV lays the infrared on before.
+            time: of a video's frame, in seconds by any clock, where the Fuser is temporal; None takes that of the call.
             stream: for arrays of a GPU, the CUDA stream that all is in order with: torch's or CuPy's, or its handle.
 
         Returns:
@@ -218,7 +243,7 @@ class Fuser:
         pair = self._prepare(ir, vis, color, thermal, homography)
         if out is not None:
             check_out(out, pair.vis)
-        fused = pair.restore(self._submit([pair])()[0])
+        fused = pair.restore(self._submit([pair], time)()[0])
         if out is None:
             return fused.astype(vis.dtype, copy=False)  # vis may have the other byte order
         np.copyto(out, fused)
@@ -249,6 +274,8 @@ class Fuser:
         Raises:
             InputError: no frames, or numbers, shapes or dtypes that differ; and as in :meth:`fuse`.
         """
+        if self._past is not None:
+            raise InputError("fuse_batch is for pairs that do not follow each other; give a video's to fuse_stream")
         irs, viss = _frames("irs", irs), _frames("viss", viss)
         if not irs or len(irs) != len(viss):
             raise InputError(f"irs has {len(irs)} frames and viss has {len(viss)}; expected equally many, at least one")
@@ -275,6 +302,7 @@ class Fuser:
         color: str | None = None,
         thermal: Sequence[float] | None = None,
         homography: Any = None,
+        times: Iterable[float] | None = None,
     ) -> Iterator[NDArray[Any]]:
         """Fuse pair after pair of a video or a camera.
 
@@ -289,6 +317,7 @@ class Fuser:
             color: as in :meth:`fuse`.
             thermal: as in :meth:`fuse`.
             homography: as in :meth:`fuse`, one for all.
+            times: ``time`` of each pair, as in :meth:`fuse`.
 
         Yields:
             The fused frames; each is the caller's own.
@@ -296,7 +325,8 @@ class Fuser:
         Raises:
             InputError, DtypeError, EngineError: as :meth:`fuse`, when the pair is reached.
         """
-        return self._pipeline((self._prepare(ir, vis, color, thermal, homography) for ir, vis in pairs), 1)
+        prepared = (self._prepare(ir, vis, color, thermal, homography) for ir, vis in pairs)
+        return self._pipeline(prepared, 1, times)
 
     def warmup(self, size: tuple[int, int] = (640, 480), batch: int = 1) -> None:
         """Get ready for frames of ``size``: engines compile and allocate at the first frame of a size.
@@ -324,6 +354,7 @@ class Fuser:
         for _ in range(2 if self._open().depth > 1 else 1):  # a GPU's graphs are recorded the second time
             for _ in self._pipeline([pair] * batch, self._open().batch):
                 pass
+        self.forget()
 
     def close(self) -> None:
         """Give the model's memory back. Frames that are being fused in other threads are finished first."""
@@ -392,21 +423,23 @@ class Fuser:
             raise EngineError("this Fuser was made before a fork, which its engine does not survive; make a new one")
         return self._engine
 
-    def _pipeline(self, pairs: Iterable[Pair], batch: int) -> Iterator[NDArray[Any]]:
+    def _pipeline(
+        self, pairs: Iterable[Pair], batch: int, times: Iterable[float] | None = None
+    ) -> Iterator[NDArray[Any]]:
         """The fused frames of pairs, ``batch`` of them at a time; as many batches under way as the engine takes."""
         under_way: deque[tuple[list[Pair], Callable[[], NDArray[np.uint8]]]] = deque()
         depth = self._open().depth
-        pairs = iter(pairs)
+        pairs, clock = iter(pairs), iter(() if times is None else times)
         while (taken := list(itertools.islice(pairs, batch))) or under_way:
             if taken:
-                under_way.append((taken, self._submit(taken)))
+                under_way.append((taken, self._submit(taken, next(clock, None))))
                 if len(under_way) < depth:
                     continue
             done, fused = under_way.popleft()
             for pair, frame in zip(done, fused(), strict=True):
                 yield pair.restore(frame)
 
-    def _submit(self, pairs: Sequence[Pair]) -> Callable[[], NDArray[np.uint8]]:
+    def _submit(self, pairs: Sequence[Pair], time: float | None = None) -> Callable[[], NDArray[np.uint8]]:
         """Begin to fuse pairs of one size; what is returned waits for the frames [N,H,W,3]."""
         self._open()
         if len(pairs) == 1:
@@ -423,7 +456,10 @@ class Fuser:
             engine = self._open()
             if engine.depth > 1:
                 return cast(PipelinedEngine, engine).submit(ir, vis, matrices)
-            fused = engine.run(ir, vis, matrices)
+            keep = 0.0
+            if self._past is not None:
+                keep = self._past.weight(ir[0, ..., 0], vis[0], monotonic() if time is None else time)
+            fused = engine.run(ir, vis, matrices, keep)
         return lambda: fused
 
     def _fuse_on_gpu(

@@ -26,6 +26,7 @@ from . import torch_ops
 from .artefact import Artefact, open_artefact
 from .errors import ArtefactError, InputError
 from .image import MIN_SIDE
+from .smoothing import smoothed_codes, smoothed_mean, smoothed_moments, smoothed_norm, smoothing
 
 __all__ = ["VARIANTS", "Generator", "Variant", "load_generator"]
 
@@ -60,6 +61,8 @@ VARIANTS = {
 
 def instance_norm(x: Tensor, *, relu: bool = False, residual: Tensor | None = None) -> Tensor:
     """Zero mean and unit biased variance per plane of ``x`` [N,C,H,W]; then ReLU, or ``residual`` added."""
+    if (normed := smoothed_norm(x, NORM_EPS)) is not None:
+        return _then(normed, relu, residual)
     if torch_ops.wants(x):
         return torch_ops.adain(x, eps=NORM_EPS, relu=relu, residual=residual)
     return _then(F.instance_norm(x, eps=NORM_EPS), relu, residual)
@@ -71,7 +74,7 @@ def adain(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False, residu
     ``x`` [N,C,H,W], ``weight`` and ``bias`` [N,C]; then ReLU, or plus ``residual``. Written as an instance norm and an
     affine map; as a batch norm in training mode it would not survive an ONNX export.
     """
-    if torch_ops.wants(x):
+    if torch_ops.wants(x) and not smoothing():
         return torch_ops.adain(x, weight, bias, eps=NORM_EPS, relu=relu, residual=residual)
     return _then(instance_norm(x) * weight[:, :, None, None] + bias[:, :, None, None], relu, residual)
 
@@ -91,15 +94,18 @@ class SampleNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch_ops.wants(x):
+        if torch_ops.wants(x) and not smoothing():
             return torch_ops.sample_norm(x, self.gamma, self.beta, eps=NORM_EPS, relu=True)
         dtype = x.dtype
         if x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()  # squares of 16-bit numbers overflow, and their mean has too few digits
-        centred = x - x.mean((1, 2, 3), keepdim=True)
+        mean = x.mean((1, 2, 3), keepdim=True)
+        centred = x - mean
         count = x.shape[1] * x.shape[2] * x.shape[3]
         # spelt out rather than Tensor.std: the mean is taken once, also in exported graphs
-        std = ((centred * centred).mean((1, 2, 3), keepdim=True) * (count / (count - 1))).sqrt()
+        variance = (centred * centred).mean((1, 2, 3), keepdim=True)
+        centred, variance = smoothed_moments(x, mean, centred, variance)
+        std = (variance * (count / (count - 1))).sqrt()
         normed = centred / (std + NORM_EPS) * self.gamma[:, None, None] + self.beta[:, None, None]
         return F.relu(normed if normed.dtype == dtype else normed.to(dtype))
 
@@ -137,7 +143,7 @@ class ContentEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # The first norm removes the mean anyway; removing it here changes nothing but the rounding of runtimes that
         # compute variances in one pass or in 16 bits.
-        x = x - x.mean((2, 3), keepdim=True)
+        x = x - smoothed_mean(x.mean((2, 3), keepdim=True))
         x = instance_norm(self.stem(x), relu=True)
         for conv in self.down:
             x = instance_norm(conv(x), relu=True)
@@ -254,7 +260,7 @@ class Generator(nn.Module):
         # (vis, ir) inside: the order of the published weights.
         x = torch.cat((self.content_vis(vis), self.content_ir(ir)), 1)
         if self.shape.style:
-            x = self.fusion(x, torch.cat((self.style_vis(vis), self.style_ir(ir)), 1))
+            x = self.fusion(x, smoothed_codes(torch.cat((self.style_vis(vis), self.style_ir(ir)), 1)))
         x = self.crop(self.decoder(x), vis)
         return torch.sigmoid(x) if self.shape.output == "sigmoid" else torch.tanh(x).clamp(min=0)
 

@@ -95,6 +95,7 @@ def test_the_bundled_files_are_those_that_are_described(name):
     artefact = open_artefact(name)
     described = (artefact.path.parent / "README.md").read_text("utf-8")
     assert f"| {artefact.size / 1e6:.1f} MB | `{artefact.sha256[:16]}` |" in described
+    assert open_artefact(artefact.path.with_name("lite-temporal.onnx")).sha256[:16] in described
 
 
 def test_a_foreign_graph_has_no_weights_of_ours(tmp_path):

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "pyldfusion"
 TORCH = {
     "generator",
     "frame_graph",
+    "smoothing",
     "rewrites",
     "author_weights",
     "torch_ops",

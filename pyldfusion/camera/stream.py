@@ -224,10 +224,11 @@ class Stream:
     def _picture(self, prepared: Prepared) -> NDArray[Any]:
         """The fused picture, or of a pair that lacks a half the other half."""
         if prepared.ir is not None and prepared.vis is not None:
+            taken = None if prepared.pair.vis is None else prepared.pair.vis.time
             if self._fuser.warps and prepared.grey is not None and prepared.homography is not None:
-                picture = self._fuser.fuse(prepared.grey, prepared.vis, homography=prepared.homography)
+                picture = self._fuser.fuse(prepared.grey, prepared.vis, homography=prepared.homography, time=taken)
             else:
-                picture = self._fuser.fuse(prepared.ir, prepared.vis)
+                picture = self._fuser.fuse(prepared.ir, prepared.vis, time=taken)
             self.fused += 1
             return picture
         self.alone += 1

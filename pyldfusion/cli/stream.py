@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)  # of the file
     parser.add_argument("--out", action="append", help=argparse.SUPPRESS)
     add_model_options(parser)
+    parser.add_argument("--temporal", type=number(0), metavar="S",
+        help="average the network's statistics over so many seconds: calmer; cuts begin anew")  # fmt: skip
     add_camera_options(parser)
 
     add = parser.add_argument_group("pairing").add_argument
@@ -131,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         console = stack.enter_context(Console("stream", quiet=args.quiet))
         stack.enter_context(events_to(console))
-        fuser = stack.enter_context(open_fuser(args))
+        fuser = stack.enter_context(open_fuser(args, temporal=args.temporal))
         pairs = _open_pairs(args, cameras, events)
         stack.callback(pairs.close)
         stats = stack.enter_context(_open_stats(args.stats))

@@ -11,7 +11,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ __all__ = [
     "RUNTIMES",
     "Engine",
     "PipelinedEngine",
+    "Ports",
     "Runtime",
     "available",
     "check_frames",
@@ -50,6 +51,7 @@ class Engine(Protocol):
         batch: how many frames at once are worth while; 1 where more only takes more memory.
         depth: how many batches may be under way; where it is more than 1, the engine is a :class:`PipelinedEngine`.
         warps: whether its graph takes a homography and lays the infrared onto the visible itself.
+        temporal: whether it smooths the network's statistics over time; its state is kept between calls of :meth:`run`.
     """
 
     name: str
@@ -60,9 +62,14 @@ class Engine(Protocol):
     batch: int
     depth: int
     warps: bool
+    temporal: bool
 
     def run(
-        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+        self,
+        ir: NDArray[np.uint8],
+        vis: NDArray[np.uint8],
+        homography: NDArray[np.float32] | None = None,
+        keep: float = 0.0,
     ) -> NDArray[np.uint8]:
         """Fuse a batch of frames.
 
@@ -71,6 +78,7 @@ class Engine(Protocol):
             vis: uint8 [N,H,W,3] in BGR order, C-contiguous.
             homography: float32 [N,3,3], from pixels of the infrared to pixels of the visible; where the engine
                 :attr:`warps`, and only there.
+            keep: weight of the frames before, from 0 (this one alone) to below 1, where the engine is :attr:`temporal`.
 
         Returns:
             uint8 [N,H,W,3] in memory of its own, which the engine does not touch again.
@@ -265,11 +273,23 @@ def rebuilt(artefact: Artefact, device: str | None) -> Artefact:
     return made
 
 
+class Ports(NamedTuple):
+    """What a graph takes beside frames.
+
+    Attributes:
+        warps: whether it takes a homography (``export --warp``).
+        states: sizes by name of what it carries from frame to frame (``export --temporal``).
+    """
+
+    warps: bool
+    states: dict[str, int]
+
+
 def check_signature(
     artefact: Artefact,
     inputs: Mapping[str, tuple[bool, Sequence[int | str]]],
     outputs: Mapping[str, tuple[bool, Sequence[int | str]]],
-) -> bool:
+) -> Ports:
     """Whether a graph takes and gives frames, whatever its metadata say.
 
     Args:
@@ -278,12 +298,15 @@ def check_signature(
         outputs: the same.
 
     Returns:
-        Whether it also takes a homography (``export --warp``).
+        What it takes beside them.
 
     Raises:
         ArtefactError: it does not.
     """
-    frames = {name: port for name, port in inputs.items() if name != "homography"}
+    states = {name: port for name, port in inputs.items() if name.startswith("state_")}
+    others = {"homography", *(("keep", *states) if states else ())}
+    frames = {name: port for name, port in inputs.items() if name not in others}
+    given = {name: port for name, port in outputs.items() if name.removeprefix("new_") not in states}
     expected = ({"ir": 1, "vis": 3}, {"fused": 3})
     fits = all(
         ports.keys() == channels.keys()
@@ -291,16 +314,19 @@ def check_signature(
             is_uint8 and len(shape) == 4 and (not isinstance(shape[3], int) or shape[3] == channels[name])
             for name, (is_uint8, shape) in ports.items()
         )
-        for ports, channels in zip((frames, outputs), expected, strict=True)
+        for ports, channels in zip((frames, given), expected, strict=True)
     )
     is_uint8, shape = inputs.get("homography", (False, ("N", 3, 3)))
+    fits &= not states or "keep" in inputs
+    for name, (narrow, dims) in states.items():
+        fits &= not narrow and len(dims) == 2 and isinstance(dims[1], int) and f"new_{name}" in outputs
     if not fits or is_uint8 or list(shape[1:]) != [3, 3]:
         found = ", ".join(f"{name} {list(shape)}" for name, (_, shape) in {**inputs, **outputs}.items())
         raise ArtefactError(
             f"{artefact.path} is not a graph of frames; expected uint8 inputs ir [N,H,W,1] and vis [N,H,W,3], where it "
             f"warps a float input homography [N,3,3], and an output fused [N,H,W,3], found {found}"
         )
-    return "homography" in inputs
+    return Ports("homography" in inputs, {name: int(dims[1]) for name, (_, dims) in states.items()})
 
 
 def choose(artefact: Artefact, device: str | None, engine: str | None, precision: str | None) -> tuple[str, str, str]:
@@ -332,7 +358,7 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
         if name in fitting
         and (engine is None or name == engine)
         and (precision is None or computed == precision)
-        and (computed == "fp32" or name == "torch" or not artefact.warps)
+        and (computed == "fp32" or name == "torch" or not artefact.exact)
         and computed in RUNTIMES[name].devices.get(device.partition(":")[0], ())
     ]
     if not candidates:

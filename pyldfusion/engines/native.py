@@ -21,6 +21,7 @@ class PyramidEngine:
     batch = 1
     depth = 1
     warps = False
+    temporal = False
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -28,7 +29,11 @@ class PyramidEngine:
         self._workspace = self._luma = self._plane = np.empty(0)
 
     def run(
-        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+        self,
+        ir: NDArray[np.uint8],
+        vis: NDArray[np.uint8],
+        homography: NDArray[np.float32] | None = None,
+        keep: float = 0.0,
     ) -> NDArray[np.uint8]:
         import cv2
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..artefact import Artefact
 from ..errors import ArtefactError, DependencyError, EngineError
 from .base import RUNTIMES, check_signature
+from .state import State
 
 __all__ = ["OnnxRuntimeEngine", "import_onnxruntime", "load"]
 
@@ -66,11 +67,17 @@ class OnnxRuntimeEngine:
             )
         except Exception as error:  # the binding's own exceptions have no common public base
             raise ArtefactError(f"{artefact.path} is not a model that ONNX Runtime loads: {error}") from error
-        self.warps = check_signature(artefact, inputs, outputs)
+        self.warps, states = check_signature(artefact, inputs, outputs)
+        self.temporal = bool(states)
+        self._state = State(states)
         self._largest = 0
 
     def run(
-        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+        self,
+        ir: NDArray[np.uint8],
+        vis: NDArray[np.uint8],
+        homography: NDArray[np.float32] | None = None,
+        keep: float = 0.0,
     ) -> NDArray[np.uint8]:
         options = self._runtime.RunOptions()
         # The arena keeps what the largest frames took. It is given back once frames have become half as large.
@@ -80,10 +87,12 @@ class OnnxRuntimeEngine:
             self._largest = pixels
         self._largest = max(self._largest, pixels)
         given = {"ir": ir, "vis": vis} | ({"homography": homography} if self.warps else {})
+        given |= self._state.inputs(keep, len(vis))
         try:
-            (fused,) = self._session.run(["fused"], given, options)
+            fused, *states = self._session.run(["fused", *self._state.outputs], given, options)
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed on frames of shape {vis.shape}: {error}") from error
+        self._state.take(states)
         return np.asarray(fused)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..artefact import Artefact
 from ..errors import ArtefactError, DependencyError, EngineError
 from .base import RUNTIMES, check_signature
+from .state import State
 
 __all__ = ["PRECISION_HINTS", "OpenVinoEngine", "import_openvino", "load"]
 
@@ -81,15 +82,22 @@ class OpenVinoEngine:
             outputs = {o.any_name: _describe(o) for o in self._model.outputs}
         except Exception as error:  # RuntimeError, and others from the conversion of odd graphs
             raise ArtefactError(f"{artefact.path} is not a model that OpenVINO reads: {error}") from error
-        self.warps = check_signature(artefact, inputs, outputs)
+        self.warps, states = check_signature(artefact, inputs, outputs)
+        self.temporal = bool(states)
+        self._state = State(states)
         self._requests: OrderedDict[_Shapes, Any] = OrderedDict()
 
     def run(
-        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+        self,
+        ir: NDArray[np.uint8],
+        vis: NDArray[np.uint8],
+        homography: NDArray[np.float32] | None = None,
+        keep: float = 0.0,
     ) -> NDArray[np.uint8]:
         given: dict[str, NDArray[Any]] = {"ir": ir, "vis": vis}
         if homography is not None:
             given["homography"] = homography
+        given |= self._state.inputs(keep, len(vis))
         try:
             request = self._request(tuple((name, array.shape) for name, array in given.items()))
             for name, array in given.items():
@@ -97,6 +105,7 @@ class OpenVinoEngine:
                 shared = array if array.flags.writeable else array.copy()
                 request.set_tensor(name, self._openvino.Tensor(shared, shared_memory=True))
             request.infer()
+            self._state.take([request.get_tensor(name).data for name in self._state.outputs])
             return np.array(request.get_tensor("fused").data)
         except Exception as error:
             raise EngineError(f"OpenVINO failed on frames of shape {vis.shape}: {error}") from error

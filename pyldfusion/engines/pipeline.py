@@ -225,6 +225,7 @@ class Pipeline(ABC):
 
     depth = 3
     warps = False
+    temporal = False
 
     def __init__(self, lanes: Sequence[Lane], slots: Sequence[Slot], free: int) -> None:
         # of the engine's own kind, which knows more than Lane
@@ -240,7 +241,11 @@ class Pipeline(ABC):
         self._can_record = True
 
     def run(
-        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+        self,
+        ir: NDArray[np.uint8],
+        vis: NDArray[np.uint8],
+        homography: NDArray[np.float32] | None = None,
+        keep: float = 0.0,
     ) -> NDArray[np.uint8]:
         return self.submit(ir, vis, homography)()
 

@@ -94,7 +94,11 @@ class TensorRtEngine(Pipeline):
             shape: list[int | str] = [side if side >= 0 else "?" for side in self._engine.get_tensor_shape(name)]
             is_uint8 = self._engine.get_tensor_dtype(name).name == "UINT8"
             ports[self._engine.get_tensor_mode(name).name][name] = is_uint8, shape
-        self.warps = check_signature(artefact, ports["INPUT"], ports["OUTPUT"])
+        self.warps, states = check_signature(artefact, ports["INPUT"], ports["OUTPUT"])
+        if states:
+            raise ArtefactError(
+                f"{artefact.path} smooths over time, which this engine does not yet; open its ONNX file"
+            )
         self._profiles = [
             Profile(*((int(n), int(h), int(w)) for n, h, w, _ in self._engine.get_tensor_profile_shape("vis", index)))
             for index in range(self._engine.num_optimization_profiles)

@@ -20,9 +20,11 @@ try:
 except ImportError as error:
     raise DependencyError(f"torch cannot be imported: {RUNTIMES['torch'].install}") from error
 
-from ..frame_graph import FrameGraph
+from ..frame_graph import FrameGraph, TemporalFrameGraph
 from ..generator import load_generator
 from ..rewrites import for_inference
+from ..smoothing import state_sizes
+from .state import State
 
 __all__ = ["TorchEngine", "has_cuda", "load"]
 
@@ -48,15 +50,26 @@ class TorchEngine:
     def __init__(self, artefact: Artefact, threads: int) -> None:
         self.version: str = torch.__version__
         self.threads = threads
-        self._graph = FrameGraph(for_inference(load_generator(artefact)))
+        network = for_inference(load_generator(artefact))
+        self.temporal = artefact.temporal
+        self._state = State({f"state_{n}": s for n, s in state_sizes(network).items()} if self.temporal else {})
+        self._graph = (TemporalFrameGraph if self.temporal else FrameGraph)(network)
 
     def run(
-        self, ir: NDArray[np.uint8], vis: NDArray[np.uint8], homography: NDArray[np.float32] | None = None
+        self,
+        ir: NDArray[np.uint8],
+        vis: NDArray[np.uint8],
+        homography: NDArray[np.float32] | None = None,
+        keep: float = 0.0,
     ) -> NDArray[np.uint8]:
         try:
             with torch.inference_mode(), _threads(self.threads):
-                fused: NDArray[np.uint8] = self._graph(_tensor(ir), _tensor(vis)).numpy()
-            return fused
+                others = map(torch.from_numpy, self._state.inputs(keep, len(vis)).values())
+                made = self._graph(_tensor(ir), _tensor(vis), *others)
+                fused, *states = made if self.temporal else (made,)
+                self._state.take([state.numpy() for state in states])
+            frames: NDArray[np.uint8] = fused.numpy()
+            return frames
         except RuntimeError as error:
             raise EngineError(f"torch failed on frames of shape {vis.shape}: {error}") from error
 
