@@ -147,6 +147,6 @@ def test_the_commands_give_the_homography_to_the_graph(files, tmp_path, monkeypa
     assert main(["fuse", *words, str(tmp_path / "fused.png"), *asked]) == 0
     assert main(["stream", *words, str(tmp_path / "live.mp4"), "--frames", "1", *asked]) == 0
     assert len(given) == 2
-    for ir_given, vis_given, homography in given:
+    for ir_given, vis_given, homography, _ in given:
         assert ir_given.shape == (1, 48, 64, 1) and vis_given.shape == (1, 60, 80, 3)
         assert np.allclose(homography[0], HOMOGRAPHIES["larger"])
