@@ -130,7 +130,8 @@ def _full_disk(rig: Rig) -> Iterator[None]:
 
 def _finished(rig: Rig) -> bool:
     """The video ended, and whole; the others go on."""
-    return bool(rig.output("file").failed and VideoReader(rig.disk / "out.avi").count)
+    path = rig.disk / "out.avi"
+    return bool(rig.output("file").failed and path.exists() and VideoReader(path).count)
 
 
 @contextmanager
