@@ -34,7 +34,7 @@ def video(count=4, h=40, w=56, seed=5):
     """A view whose brightness drifts by less than a cut's."""
     given = frames(seed, 1, h, w)
     ir, vis = given["ir"][0, ..., 0].astype(int), given["vis"][0].astype(int)
-    return [tuple(np.clip(x + s * i, 0, 255).astype(np.uint8) for x, s in ((ir, 3), (vis, -2))) for i in range(count)]
+    return [tuple(np.clip(x + s * i, 0, 255).astype(np.uint8) for x, s in ((ir, 2), (vis, -2))) for i in range(count)]
 
 
 @cache
