@@ -45,6 +45,10 @@ def test_a_short_run_has_all_figures():
     assert figures["cameras"]["paired"] > 0
 
 
+def test_a_stream_without_an_engine_costs_little():
+    assert 0 < stream.pipeline(0.5, "64x48") < 100
+
+
 def test_pairs_are_of_one_moment():
     """Against the exposures: what the delay is for, and that pairs do not drift apart."""
     rows = {(row["policy"], row["ir_delay_ms"]): row for row in pairing.pairing(60.0)}
