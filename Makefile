@@ -5,12 +5,14 @@
 #   VENV         where the virtual environment goes               (.venv)
 #   TORCH_INDEX  an index to take torch from, for a CPU-only or a CUDA build; empty: pip's own
 #   CONSTRAINTS  file with the versions that are known to work    (constraints.txt; empty: newest)
+#   JOBS         how many tests `make test` runs at a time        (the CPU's cores, at most 4)
 #   STAGES       what `make gpu` does             (build test sanitize bench; further: train endure)
 #   PYLDFUSION_CUDA, PYLDFUSION_CUDA_ARCHITECTURES, CMAKE_ARGS  see setup.py
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+JOBS ?= $(shell cores=$$(nproc || echo 2); echo $$((cores < 4 ? cores : 4)))
 STAGES ?=
 CONSTRAINTS ?= constraints.txt
 
@@ -24,7 +26,7 @@ demo: $(VENV)/.runtime  ## a fused picture of a generated pair, with its numbers
 	$(BIN)/pyldfusion demo
 
 test: $(VENV)/.dev  ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(VENV)/.dev  ## style and types
 	$(BIN)/ruff check .

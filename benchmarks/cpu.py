@@ -251,10 +251,10 @@ def planes_engine(name: str, path: Path, model: str) -> Callable[..., Any]:
 
         session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
         return lambda ir, vis: session.run(None, {"ir": ir.numpy(), "vis": vis.numpy()})[0]
-    from pyldfusion.engines.openvino import import_openvino
+    from pyldfusion.engines.openvino import openvino_core
 
     hint = {"bf16": "bf16", "fp32": "f32"}[precision]
-    compiled = import_openvino().Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": hint})
     return lambda ir, vis: compiled({"ir": ir.numpy(), "vis": vis.numpy()})[0]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyldfusion.engines.openvino import import_openvino
+from pyldfusion.engines.openvino import import_openvino, openvino_core
 from pyldfusion.errors import ArtefactError
 from pyldfusion.openvino_file import SECTION, content_hash
 
@@ -40,7 +40,7 @@ def write_model(model: onnx.ModelProto, path: Path, metadata: Mapping[str, str])
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "graph.onnx"
         about = write_onnx(model, graph, metadata)
-        converted = openvino.Core().read_model(graph)
+        converted = openvino_core().read_model(graph)
     if "framework" in converted.rt_info:  # the ONNX file's own metadata, once more
         del converted.rt_info["framework"]
     for name, value in sorted(about.items()):

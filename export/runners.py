@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyldfusion.artefact import open_artefact
 from pyldfusion.engines.base import available, open_engine
 from pyldfusion.engines.onnx import import_onnxruntime
-from pyldfusion.engines.openvino import PRECISION_HINTS, import_openvino
+from pyldfusion.engines.openvino import PRECISION_HINTS, openvino_core
 from pyldfusion.errors import DependencyError, EngineError
 
 from .formats import Format
@@ -74,7 +74,7 @@ def _onnxruntime(path: Path, precision: str) -> Run:
 
 def _openvino(path: Path, precision: str) -> Run:
     hints = {"INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision]}
-    compiled = import_openvino().Core().compile_model(path, "CPU", hints)
+    compiled = openvino_core().compile_model(path, "CPU", hints)
     return lambda inputs: np.array(compiled(dict(inputs))["fused"])
 
 

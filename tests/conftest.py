@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_finish() -> None:
-    """Engines collect garbage when they close, some hundred times here: let that not go through all that was imported."""
+    """Engines that close collect garbage, hundreds of times here: let that not go through all that was imported."""
     gc.collect()
     gc.freeze()
 

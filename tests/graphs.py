@@ -12,7 +12,7 @@ from export.onnx import build_model
 from export.opset import OPSET, to_opset
 from export.shape import Shape
 from pyldfusion.engines.onnx import import_onnxruntime
-from pyldfusion.engines.openvino import import_openvino
+from pyldfusion.engines.openvino import openvino_core
 from pyldfusion.generator import Generator
 from trainer.start.initialise import initialise
 
@@ -51,7 +51,7 @@ def run_onnxruntime(model: onnx.ModelProto, inputs: dict[str, np.ndarray], optim
 
 
 def run_openvino(model: onnx.ModelProto, inputs: dict[str, np.ndarray], precision: str = "f32") -> np.ndarray:
-    core = import_openvino().Core()
+    core = openvino_core()
     compiled = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": precision}
     )

@@ -90,6 +90,29 @@ def test_bf16_is_near(models):
 
 
 @needs_openvino
+def test_a_signal_after_openvino_s_networks_went_is_handled():
+    """OpenVINO gives threads a stack for signals; it must not be gone while a thread still has it."""
+    program = """
+import gc, os, signal
+import numpy as np
+from pyldfusion import Fuser
+came = []
+signal.signal(signal.SIGUSR1, lambda *_: came.append("handled"))
+frame = np.zeros((16, 24), np.uint8)
+fusers = [Fuser("lite", engine="openvino") for _ in range(2)]
+for fuser in fusers:
+    fuser.fuse(frame, frame)
+while fusers:
+    fusers.pop(0).close()
+    gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+print(*came)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+@needs_openvino
 def test_openvino_keeps_a_bounded_number_of_graphs(models):
     engine = open_engine(open_artefact(models / "lite.onnx"), engine="openvino:fp32")
     sizes = [(16 + 8 * i, 24) for i in range(engine.MAX_SHAPES + 2)]

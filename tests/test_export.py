@@ -16,7 +16,7 @@ from export.verify import load_double
 from pyldfusion.artefact import open_artefact
 from pyldfusion.author_weights import import_weights
 from pyldfusion.engines.onnx import import_onnxruntime
-from pyldfusion.engines.openvino import import_openvino
+from pyldfusion.engines.openvino import openvino_core
 from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.generator import Generator, load_generator
 from pyldfusion.rewrites import for_inference
@@ -32,7 +32,7 @@ def run_onnxruntime(path, inputs):
 
 
 def run_openvino(path, inputs, precision="f32"):
-    compiled = import_openvino().Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    compiled = openvino_core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": precision})
     return compiled(inputs)["fused"]
 
 
@@ -207,7 +207,7 @@ def test_published_pictures_of_lite(shared, ldlite, run):
 def test_bf16_on_real_weights(shared, ldlite):
     """PSNR to float64 planes, of grey frames: their rounding alone allows 58.9 dB."""
     pytest.importorskip("openvino")
-    if "BF16" not in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no native bf16")
     path, network = ldlite
     folder = shared / "upstream" / "lite"

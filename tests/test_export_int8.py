@@ -17,7 +17,7 @@ from export.quantize import KEEP, calibrate, clip_range, quantize, runner
 from export.sensitivity import choose_layers, layer_costs, psnr
 from export.verify import without_rounding
 from pyldfusion.artefact import open_artefact
-from pyldfusion.engines.openvino import import_openvino
+from pyldfusion.engines.openvino import openvino_core
 from pyldfusion.errors import InputError
 from pyldfusion.media import write_image
 
@@ -136,7 +136,7 @@ def test_bundled_lite_on_real_pairs(shared, graphs, tmp_path):
     pytest.importorskip("openvino")
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
     onnx.save(result, tmp_path / "int8.onnx")
-    compiled = import_openvino().Core().compile_model(tmp_path / "int8.onnx", "CPU", hints)
+    compiled = openvino_core().compile_model(tmp_path / "int8.onnx", "CPU", hints)
     assert distance(lambda feed: [compiled(dict(feed))["fused"]], model, inputs) >= 40
 
 

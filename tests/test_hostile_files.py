@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     from export import onnx as our_onnx
     from export import openvino as our_openvino
     from pyldfusion.artefact import save_weights
-    from pyldfusion.engines.openvino import import_openvino
+    from pyldfusion.engines.openvino import import_openvino, openvino_core
 
     folder = tmp_path_factory.mktemp("hostile") / "files"
     folder.mkdir()
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
     our_openvino.write_model(plain_graph(), folder / "ours_openvino.xml", about)
     onnx.save(plain_graph(), folder / "foreign.onnx")
     openvino = import_openvino()  # what other programs write is not opened, damaged or not: OpenVINO crashed on some
-    openvino.save_model(openvino.Core().read_model(folder / "foreign.onnx"), folder / "foreign_openvino.xml")
+    openvino.save_model(openvino_core().read_model(folder / "foreign.onnx"), folder / "foreign_openvino.xml")
     save_weights({"a.weight": np.ones((4, 4, 3, 3))}, folder / "weights.safetensors", {"variant": "lite"})
     (folder / "plan.engine").write_bytes(b"ftrt" + bytes(range(256)) * 40)
     return folder

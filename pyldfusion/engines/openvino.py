@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections import OrderedDict
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -16,10 +17,12 @@ from ..errors import ArtefactError, DependencyError, EngineError
 from .base import RUNTIMES, check_signature
 from .state import State
 
-__all__ = ["PRECISION_HINTS", "OpenVinoEngine", "import_openvino", "load"]
+__all__ = ["PRECISION_HINTS", "OpenVinoEngine", "import_openvino", "load", "openvino_core"]
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 _TELEMETRY = "openvino_telemetry"
+_CORES: list[Any] = []
+_CORE_LOCK = threading.Lock()
 #: Shapes of a graph's inputs by name.
 _Shapes: TypeAlias = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -45,6 +48,19 @@ def import_openvino() -> ModuleType:
             sys.modules[_TELEMETRY] = telemetry
     package: ModuleType = openvino
     return package
+
+
+def openvino_core() -> Any:
+    """OpenVINO's ``Core``, the only one of this process, which it keeps. Raises DependencyError.
+
+    The CPU plugin of a Core (2026.4) gives the thread that first compiles with it a stack for signal handlers, and when
+    it goes puts back the one before. Of two Cores the second puts back that of the first, whose memory is gone if it
+    went first; the next signal that Python handles, Ctrl-C for one, then ends the process with a segmentation fault.
+    """
+    with _CORE_LOCK:
+        if not _CORES:
+            _CORES.append(import_openvino().Core())
+        return _CORES[0]
 
 
 class OpenVinoEngine:
@@ -75,7 +91,7 @@ class OpenVinoEngine:
             # cores are not ours alone: a camera, a display and a second Fuser want them too
             "ENABLE_CPU_PINNING": False,
         }
-        self._core = self._openvino.Core()
+        self._core = openvino_core()
         try:
             self._model = self._core.read_model(artefact.path)
             inputs = {i.any_name: _describe(i) for i in self._model.inputs}
