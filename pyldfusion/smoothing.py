@@ -72,9 +72,14 @@ class Smoother:
             _smoother.reset(token)
 
 
+def _current() -> Smoother | None:
+    """Who smooths here and now. Nobody in what torch.compile compiles, which cannot read a context's variables."""
+    return None if torch.compiler.is_dynamo_compiling() else _smoother.get()
+
+
 def smoothing() -> bool:
     """Whether statistics are smoothed here and now."""
-    return _smoother.get() is not None
+    return _current() is not None
 
 
 def smoothed_norm(x: Tensor, eps: float) -> Tensor | None:
@@ -90,7 +95,7 @@ def smoothed_norm(x: Tensor, eps: float) -> Tensor | None:
 
 def smoothed_moments(x: Tensor, mean: Tensor, centred: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """``centred``, ``x`` less its ``mean``, and ``variance``; both by smoothed statistics, where there are any."""
-    smoother = _smoother.get()
+    smoother = _current()
     if smoother is None:
         return centred, variance
     return x - smoother(NORMS, mean), smoother(NORMS, variance)
@@ -98,13 +103,13 @@ def smoothed_moments(x: Tensor, mean: Tensor, centred: Tensor, variance: Tensor)
 
 def smoothed_mean(mean: Tensor) -> Tensor:
     """A mean [N,1,1,1] that is taken off before a norm."""
-    smoother = _smoother.get()
+    smoother = _current()
     return mean if smoother is None else smoother(NORMS, mean)
 
 
 def smoothed_codes(codes: Tensor) -> Tensor:
     """Style codes [N,16]."""
-    smoother = _smoother.get()
+    smoother = _current()
     return codes if smoother is None else smoother(STYLE, codes)
 
 

@@ -9,6 +9,7 @@ What was built stays in build/host_cuda until a source changes.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -121,21 +122,21 @@ def build(*sources: Path, bindings: Path | None = None, address: bool = False) -
 
     ``address=True`` builds it for AddressSanitizer in place of the race detector: accesses outside global memory are
     then found, in a process that was started with libasan preloaded (:func:`preload`).
+
+    Libraries share their objects, and processes that want some at the same time wait for the first.
     """
-    digest = hashlib.sha256(repr((FLAGS, CHECKS, ADDRESS, address, bindings, sources, sys.version)).encode())
-    for path in sorted({*CSRC.iterdir(), *HERE.glob("*.h"), *HERE.glob("*.cpp"), Path(__file__), *sources}):
+    digest = hashlib.sha256(repr((FLAGS, CHECKS, ADDRESS, address, sys.version)).encode())
+    for path in sorted({*CSRC.iterdir(), *HERE.glob("*.h"), *HERE.glob("*.cpp"), Path(__file__)}):
         digest.update(path.read_bytes())
-    final = CACHE / digest.hexdigest()[:16]
-    if not (final / NAME).is_file():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            _compile(sources, bindings, Path(folder) / "made", address)
-            try:
-                (Path(folder) / "made").rename(final)
-            except OSError:  # another process was faster
-                if not (final / NAME).is_file():
-                    raise
-    return final / NAME
+    folder = CACHE / digest.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(b"".join(path.read_bytes() for path in (*sources, *filter(None, [bindings])))).hexdigest()
+    final = folder / name[:16] / NAME
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not final.is_file():
+            _link(_compile(sources, bindings, folder, address), bool(bindings), final, address)
+    return final
 
 
 def preload() -> str:
@@ -154,40 +155,48 @@ def as_cpp(source: str, path: Path) -> str:
     return f'#line 1 "{path}"\n{text}'
 
 
-def _compile(sources: Sequence[Path], bindings: Path | None, folder: Path, address: bool) -> None:
-    folder.mkdir()
+def _compile(sources: Sequence[Path], bindings: Path | None, folder: Path, address: bool) -> list[Path]:
+    """The objects, those of ``bindings`` last, each compiled unless it is there."""
+    code = folder / "code"
+    code.mkdir(exist_ok=True)
     for path in (*CSRC.glob("*.cuh"), *sources):
-        (folder / path.name).write_text(as_cpp(path.read_text(), path))
+        (code / path.name).write_text(as_cpp(path.read_text(), path))
     sanitize = ADDRESS if address else ()
     # The stand-in hides the toolkit's cuda_runtime.h, and comes first in every file, as nvcc has it.
-    include = ("-DLDF_HOST_CUDA=1", f"-I{folder}", f"-I{HERE}", f"-I{CSRC}", "-isystem", toolkit())
+    include = ("-DLDF_HOST_CUDA=1", f"-I{code}", f"-I{HERE}", f"-I{CSRC}", "-isystem", toolkit())
     kernel = ("g++", "-x", "c++", *FLAGS, "-O1", *(sanitize or CHECKS), "-include", "cuda_runtime.h", *include)
     plain = ("g++", *FLAGS, "-O1", *sanitize, *include)
     python = ("-fvisibility=hidden", "-isystem", sysconfig.get_path("include"), "-isystem", _pybind11())
-    commands = [(*kernel, "-c", folder / path.name, "-o", folder / f"{path.stem}.o") for path in sources]
-    commands.append((*plain, "-c", HERE / "host_cuda.cpp", "-o", folder / "host_cuda.o"))
-    objects = [command[-1] for command in commands]
+    commands = [(*kernel, "-c", code / path.name) for path in sources]
+    commands.append((*plain, "-c", HERE / "host_cuda.cpp"))
     if bindings:
-        commands.insert(0, (*plain, *python, "-c", bindings, "-o", folder / "bindings.o"))
+        commands.append((*plain, *python, "-c", bindings))
+    objects = [folder / f"{command[-1].stem}-{_digest(command[-1])}.o" for command in commands]
+
+    def compile_one(command: Sequence[object], target: Path) -> None:
+        if not target.is_file():
+            _run((*command, "-o", target.with_suffix(".part")))
+            target.with_suffix(".part").rename(target)
+
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        list(pool.map(_run, commands))
-    _run(("g++", "-shared", *sanitize, *objects, "-o", folder / NAME))
-    if bindings:
-        _run(
-            (
-                "g++",
-                "-shared",
-                *sanitize,
-                folder / "bindings.o",
-                f"-L{folder}",
-                f"-l:{NAME}",
-                "-Wl,-rpath,$ORIGIN",
-                "-o",
-                folder / "_cuda.so",
-            )
-        )
-    for path in objects:
-        path.unlink()
+        list(pool.map(compile_one, reversed(commands), reversed(objects)))  # the bindings take longest
+    return objects
+
+
+def _link(objects: list[Path], bindings: bool, final: Path, address: bool) -> None:
+    sanitize = ADDRESS if address else ()
+    with tempfile.TemporaryDirectory(dir=final.parent.parent) as folder:
+        made = Path(folder) / "made"
+        made.mkdir()
+        _run(("g++", "-shared", *sanitize, *objects[: len(objects) - bindings], "-o", made / NAME))
+        if bindings:
+            runtime = (f"-L{made}", f"-l:{NAME}", "-Wl,-rpath,$ORIGIN")
+            _run(("g++", "-shared", *sanitize, objects[-1], *runtime, "-o", made / "_cuda.so"))
+        made.rename(final.parent)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
 
 
 def _pybind11() -> str:
