@@ -306,10 +306,8 @@ def test_training_and_endurance_run_dry(tmp_path):
     assert "trained: supervised-full: steps 2, complete yes" in done.stdout and "state.0" in done.stdout
     folder = Path(re.search(r"go to (\S+)", done.stdout)[1])
     assert max(part.stat().st_size for part in (folder / "train").iterdir()) <= parts.PART_BYTES
-    further = ["train", "--data", tmp_path / "pairs", "--parts", folder / "train", "--set", "run.steps=3"]
+    further = ["train", "endure", "--data", tmp_path / "pairs", "--parts", folder / "train", "--set", "run.steps=3"]
     done = subprocess.run([*program, *further], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "holds a run at step 2" in done.stdout and "steps 3, complete yes" in done.stdout
-    done = subprocess.run([*program, "endure"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
     assert "endure: batch 1, 2 crops: steps 2" in done.stdout and "non_finite 0" in done.stdout

@@ -82,9 +82,9 @@ class V4L2Device:
         for mapped in self._maps:
             mapped.close()
         self._maps = []
-        if self._file >= 0:
-            os.close(self._file)  # which ends the stream
-            self._file = -1
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)  # which ends the stream
 
     def _taken(self, buffer: v4l2.Buffer, data: bytes) -> Taken:
         lost = 0 if self._sequence is None else max(0, buffer.sequence - self._sequence - 1)
