@@ -149,23 +149,23 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(("program", "code", "says"), [(STUBBORN, 124, "begun"), (SAVING, 124, "saved")])
 def test_a_program_ends_in_time_with_all_it_started(program, code, says):
     start = time.monotonic()
-    assert checks.run([sys.executable, "-c", program], limit=4) == (code, f"{says}\n")
-    assert time.monotonic() - start < 6
+    assert checks.run([sys.executable, "-c", program], limit=14) == (code, f"{says}\n")
+    assert time.monotonic() - start < 40  # the programs would take 60 s
 
 
 def test_a_program_s_own_end_counts():
     assert checks.run([sys.executable, "-c", "print('ä'); raise SystemExit(3)"], limit=60) == (3, "ä\n")
     start = time.monotonic()
-    checks.run([sys.executable, "-c", STRAY], limit=4)  # a child that it leaves behind is not waited for
-    assert time.monotonic() - start < 6
+    checks.run([sys.executable, "-c", STRAY], limit=14)  # a child that it leaves behind is not waited for
+    assert time.monotonic() - start < 40
 
 
 def test_tests_that_hang_are_stopped_and_counted(tmp_path):
     hanging = tmp_path / "test_hanging.py"
     hanging.write_text("import time\ndef test_first(): pass\ndef test_second(): time.sleep(60)\n")
     start = time.monotonic()
-    assert not checks.pytest(tmp_path / "tests.xml", [hanging, "-c", os.devnull], 8)
-    assert time.monotonic() - start < 10
+    assert not checks.pytest(tmp_path / "tests.xml", [hanging, "-c", os.devnull], 30)
+    assert time.monotonic() - start < 50
     assert checks.outcome(tmp_path / "tests.xml")["passed"] == 1
 
 
