@@ -215,8 +215,8 @@ class Fuser:
                 registration; ``ir`` may then have a size of its own, and its border is repeated outside. It, as that of
                 a registration without lenses, goes into the graph where that was exported with ``--warp``
                 (:attr:`warps`); else OpenCV lays the infrared on before.
-            time: of a video's frame, in seconds by any clock, where the Fuser is temporal; None takes that of the call.
             stream: for arrays of a GPU, the CUDA stream that all is in order with: torch's or CuPy's, or its handle.
+            time: of a video's frame, in seconds by any clock, where the Fuser is temporal; None takes that of the call.
 
         Returns:
             The fused frame, of vis's shape and dtype (of the common view where a registration crops): ``out`` if it was
@@ -412,9 +412,10 @@ class Fuser:
             matrix = np.asarray(homography, np.float64)
         except (TypeError, ValueError):
             raise InputError(f"homography is {homography!r}; expected 3x3, infrared to visible pixels") from None
-        if self._called is None or not np.array_equal(self._called[0], matrix):
-            self._called = matrix.copy(), Registration(matrix, outside="repeat")
-        return self._called[1]
+        called = self._called  # read once: other threads may have calls of their own
+        if called is None or not np.array_equal(called[0], matrix):
+            self._called = called = matrix.copy(), Registration(matrix, outside="repeat")
+        return called[1]
 
     def _open(self) -> Engine:
         if self._engine is None:
