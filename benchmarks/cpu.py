@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from pyldfusion import hardware
-from pyldfusion.engines.base import available
+from pyldfusion.engines.choice import available
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("PYLDFUSION_SHARED", ROOT.parent / "shared"))

@@ -1,8 +1,8 @@
 """The table of formats: what can be written, from which the help, the checks, the docs, `bench` and `doctor` follow.
 
 Adding a format is a row here, a module of this package with ``write`` and ``annotate`` (:mod:`export.pipeline` says
-what they do), and a row in :data:`pyldfusion.engines.base.RUNTIMES` for what opens it. Nothing here imports torch, onnx
-or a runtime.
+what they do), and a row in :data:`pyldfusion.engines.choice.RUNTIMES` for what opens it. Nothing here imports torch,
+onnx or a runtime.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyldfusion.engines.base import RUNTIMES
+from pyldfusion.engines.choice import RUNTIMES
 from pyldfusion.errors import InputError, did_you_mean
 
 from .precision import RECIPES

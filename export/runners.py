@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyldfusion.artefact import open_artefact
-from pyldfusion.engines.base import available, open_engine
+from pyldfusion.engines.choice import available, open_engine
 from pyldfusion.engines.onnx import import_onnxruntime
 from pyldfusion.engines.openvino import PRECISION_HINTS, openvino_core
 from pyldfusion.errors import DependencyError, EngineError

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .artefact import NAMES, Artefact, open_artefact
-from .engines.base import Engine, PipelinedEngine, check_frames, computed, cuda_usable, open_engine, rebuilt
+from .engines.base import Engine, PipelinedEngine, check_frames
+from .engines.choice import computed, cuda_usable, open_engine, rebuilt
 from .errors import EngineError, InputError
 from .image import (
     MIN_SIDE,
@@ -317,16 +318,17 @@ class Fuser:
             color: as in :meth:`fuse`.
             thermal: as in :meth:`fuse`.
             homography: as in :meth:`fuse`, one for all.
-            times: ``time`` of each pair, as in :meth:`fuse`.
+            times: ``time`` of each pair, as in :meth:`fuse`; at least as many as pairs.
 
         Yields:
             The fused frames; each is the caller's own.
 
         Raises:
-            InputError, DtypeError, EngineError: as :meth:`fuse`, when the pair is reached.
+            InputError, DtypeError, EngineError: as :meth:`fuse`, when the pair is reached; ``times`` that end before
+                the pairs do.
         """
         prepared = (self._prepare(ir, vis, color, thermal, homography) for ir, vis in pairs)
-        return self._pipeline(prepared, 1, times)
+        return self._pipeline(prepared, 1, None if times is None else _each(times))
 
     def warmup(self, size: tuple[int, int] = (640, 480), batch: int = 1) -> None:
         """Get ready for frames of ``size``: engines compile and allocate at the first frame of a size.
@@ -425,15 +427,15 @@ class Fuser:
         return self._engine
 
     def _pipeline(
-        self, pairs: Iterable[Pair], batch: int, times: Iterable[float] | None = None
+        self, pairs: Iterable[Pair], batch: int, times: Iterator[float] | None = None
     ) -> Iterator[NDArray[Any]]:
         """The fused frames of pairs, ``batch`` of them at a time; as many batches under way as the engine takes."""
         under_way: deque[tuple[list[Pair], Callable[[], NDArray[np.uint8]]]] = deque()
         depth = self._open().depth
-        pairs, clock = iter(pairs), iter(() if times is None else times)
+        pairs = iter(pairs)
         while (taken := list(itertools.islice(pairs, batch))) or under_way:
             if taken:
-                under_way.append((taken, self._submit(taken, next(clock, None))))
+                under_way.append((taken, self._submit(taken, None if times is None else next(times))))
                 if len(under_way) < depth:
                     continue
             done, fused = under_way.popleft()
@@ -491,6 +493,15 @@ def _frames(name: str, frames: Any) -> list[Any]:
         raise InputError(
             f"{name} is a {type(frames).__name__}; expected a list of frames or an array [N,...]"
         ) from error
+
+
+def _each(times: Iterable[float]) -> Iterator[float]:
+    """Those times; asked for one more than there are, it raises."""
+    count = 0
+    for time in times:
+        count += 1
+        yield time
+    raise InputError(f"times has {count} of them and there are more pairs; expected one for each")
 
 
 def _open_registration(given: Registration | Calibration | str | Path | None) -> Registration | None:

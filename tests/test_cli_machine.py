@@ -14,7 +14,7 @@ from pyldfusion import cli
 from pyldfusion.cli import checks, machine
 from pyldfusion.cli.console import Console
 from pyldfusion.cli.trial import Trial, percentiles, run_trial
-from pyldfusion.engines.base import RUNTIMES, installed
+from pyldfusion.engines.choice import RUNTIMES, installed
 from pyldfusion.errors import ArtefactError, EngineError
 from pyldfusion.media import read_image
 

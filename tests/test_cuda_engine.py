@@ -10,7 +10,7 @@ import pytest
 
 from pyldfusion import Fuser
 from pyldfusion.artefact import open_artefact
-from pyldfusion.engines.base import available, open_engine
+from pyldfusion.engines.choice import available, open_engine
 from pyldfusion.errors import DtypeError, EngineError, InputError
 
 torch = pytest.importorskip("torch")

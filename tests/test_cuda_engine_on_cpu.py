@@ -10,7 +10,7 @@ import pytest
 
 from pyldfusion import Fuser, fuser, gpu_image, image, thermal, torch_ops
 from pyldfusion.artefact import open_artefact
-from pyldfusion.engines.base import open_engine
+from pyldfusion.engines.choice import open_engine
 from pyldfusion.errors import DtypeError, EngineError, InputError
 
 torch = pytest.importorskip("torch")

@@ -14,8 +14,8 @@ import pytest
 
 from pyldfusion import hardware
 from pyldfusion.artefact import open_artefact
-from pyldfusion.engines import base
-from pyldfusion.engines.base import choose, open_engine
+from pyldfusion.engines import choice
+from pyldfusion.engines.choice import choose, open_engine
 from pyldfusion.errors import ArtefactError, DependencyError, DeviceError, EngineError, InputError, PyldfusionError
 
 torch = pytest.importorskip("torch")
@@ -158,11 +158,11 @@ class TestChoice:
     def machine(self, monkeypatch):
         """A machine as described, such as ``machine(bf16=True, installed=("torch",), gpus=1, capability=(7, 5))``."""
 
-        def describe(bf16=False, installed=tuple(base.RUNTIMES), gpus=0, torch_cuda=True, capability=(9, 0)):
+        def describe(bf16=False, installed=tuple(choice.RUNTIMES), gpus=0, torch_cuda=True, capability=(9, 0)):
             monkeypatch.setattr(hardware, "native_bf16", lambda: bf16)
             monkeypatch.setattr(hardware, "cuda_devices", lambda: gpus)
             monkeypatch.setattr(hardware, "cuda_capability", lambda index: capability)
-            monkeypatch.setattr(base, "installed", lambda name: name in installed)
+            monkeypatch.setattr(choice, "installed", lambda name: name in installed)
             monkeypatch.setattr("pyldfusion.engines.torch.has_cuda", lambda: torch_cuda)
 
         return describe
@@ -226,13 +226,13 @@ class TestChoice:
     def test_what_is_available_is_what_would_be_chosen(self, models, machine):
         machine(bf16=True, gpus=1)
         for kind, name in (("onnx", "lite.onnx"), ("safetensors", "lite.safetensors")):
-            found = base.available(kind)
+            found = choice.available(kind)
             assert found[0] == choose(open_artefact(models / name), None, None, None)
             for engine, precision, device in found:
                 assert choose(open_artefact(models / name), device, engine, precision) == (engine, precision, device)
-        assert {device for _, _, device in base.available()} == {"cuda", "cpu"}
+        assert {device for _, _, device in choice.available()} == {"cuda", "cpu"}
         machine(installed=("onnxruntime",))
-        assert base.available("onnx") == [("onnxruntime", "fp32", "cpu")] and base.available("safetensors") == []
+        assert choice.available("onnx") == [("onnxruntime", "fp32", "cpu")] and choice.available("safetensors") == []
 
     @pytest.mark.parametrize(
         "described, device, error, words",

@@ -10,7 +10,7 @@ import pytest
 
 from pyldfusion import Fuser, cli, kernels
 from pyldfusion.artefact import open_artefact
-from pyldfusion.engines import base
+from pyldfusion.engines import choice
 from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.scene import Scene
 
@@ -66,8 +66,8 @@ def test_it_says_what_it_is(fuser):
 
 
 def test_a_gpu_and_other_engines_do_not_matter(monkeypatch):
-    monkeypatch.setattr(base, "cuda_usable", lambda: True)
-    monkeypatch.setattr(base, "installed", lambda name: name == "native")
+    monkeypatch.setattr(choice, "cuda_usable", lambda: True)
+    monkeypatch.setattr(choice, "installed", lambda name: name == "native")
     with Fuser("pyramid") as opened:
         assert opened.info["device"] == "cpu"
 

@@ -111,6 +111,14 @@ def test_engines_agree_over_time(files, engine, variant):
         assert np.abs(frame.astype(int) - expected).max() <= 1
 
 
+def test_times_are_for_every_pair(files):
+    with Fuser(files["lite"], engine="onnxruntime", temporal=1.0) as fuser:
+        frames = fuser.fuse_stream(video(3), times=[0.0, 0.1])
+        assert next(frames).shape == next(frames).shape
+        with pytest.raises(InputError, match="times has 2 of them and there are more pairs"):
+            next(frames)
+
+
 def test_off_first_after_a_cut_and_forgotten(files):
     """In all four the frame alone, to the bit, because the graph is one."""
     pairs = video(3)

@@ -21,7 +21,7 @@ from export.tensorrt import BuildOptions, build_engine
 from export.tensorrt.__main__ import main as build_command
 from pyldfusion import Fuser, cuda, sidecar
 from pyldfusion.artefact import open_artefact
-from pyldfusion.engines.base import choose, open_engine
+from pyldfusion.engines.choice import choose, open_engine
 from pyldfusion.errors import (
     ArtefactError,
     DependencyError,

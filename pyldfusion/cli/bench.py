@@ -108,7 +108,7 @@ def _run(args: argparse.Namespace, models: dict[str, str]) -> int:
 def _engines(model: str, args: argparse.Namespace) -> list[tuple[str, str | None]]:
     """The engines that were asked for, else all that are installed and open the model; and on which device."""
     from ..artefact import open_artefact
-    from ..engines.base import RUNTIMES, available
+    from ..engines.choice import RUNTIMES, available
 
     if args.engine:
         return [(engine, args.device) for engine in args.engine]

@@ -101,7 +101,7 @@ def packages() -> Iterator[Check]:
 def engines() -> Iterator[Check]:
     """Every engine in every precision, tried on a small pair in a process of its own."""
     from .. import hardware
-    from ..engines.base import RUNTIMES, installed
+    from ..engines.choice import RUNTIMES, installed
 
     for name, row in RUNTIMES.items():
         if not installed(name):
@@ -115,7 +115,7 @@ def engines() -> Iterator[Check]:
 
 
 def _try_engine(name: str, precision: str, device: str) -> Check:
-    from ..engines.base import RUNTIMES, native
+    from ..engines.choice import RUNTIMES, native
 
     label = f"{name} {precision} on {device}"
     if not native(precision, device):
@@ -130,7 +130,7 @@ def _try_engine(name: str, precision: str, device: str) -> Check:
 
 def formats() -> Iterator[Check]:
     """What `pyldfusion export` writes, whether it can here, and what runs it here."""
-    from ..engines.base import installed
+    from ..engines.choice import installed
     from .programs import program
 
     for row in program("export", "formats").FORMATS.values():

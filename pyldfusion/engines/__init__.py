@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from .base import RUNTIMES, Engine, open_engine
+from .base import Engine
+from .choice import RUNTIMES, open_engine
 
 __all__ = ["RUNTIMES", "Engine", "open_engine"]

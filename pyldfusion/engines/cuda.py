@@ -140,5 +140,5 @@ def _with_index(device: torch.device) -> torch.device:
 
 
 def load(artefact: Artefact, device: str, precision: str, threads: int) -> CudaEngine:
-    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    """See :func:`~pyldfusion.engines.choice.open_engine`."""
     return CudaEngine(artefact, device, precision, threads)

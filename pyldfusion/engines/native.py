@@ -55,5 +55,5 @@ class PyramidEngine:
 
 
 def load(artefact: Artefact, device: str, precision: str, threads: int) -> PyramidEngine:
-    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    """See :func:`~pyldfusion.engines.choice.open_engine`."""
     return PyramidEngine(threads)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..artefact import Artefact
 from ..errors import ArtefactError, DependencyError, EngineError
-from .base import RUNTIMES, check_signature
+from .base import check_signature
+from .choice import RUNTIMES
 from .state import State
 
 __all__ = ["OnnxRuntimeEngine", "import_onnxruntime", "load"]
@@ -100,5 +101,5 @@ class OnnxRuntimeEngine:
 
 
 def load(artefact: Artefact, device: str, precision: str, threads: int) -> OnnxRuntimeEngine:
-    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    """See :func:`~pyldfusion.engines.choice.open_engine`."""
     return OnnxRuntimeEngine(artefact, threads)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..artefact import Artefact
 from ..errors import ArtefactError, DependencyError, EngineError
-from .base import RUNTIMES, check_signature
+from .base import check_signature
+from .choice import RUNTIMES
 from .state import State
 
 __all__ = ["PRECISION_HINTS", "OpenVinoEngine", "import_openvino", "load", "openvino_core"]
@@ -159,5 +160,5 @@ def _describe(port: Any) -> tuple[bool, list[int | str]]:
 
 
 def load(artefact: Artefact, device: str, precision: str, threads: int) -> OpenVinoEngine:
-    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    """See :func:`~pyldfusion.engines.choice.open_engine`."""
     return OpenVinoEngine(artefact, precision, threads)

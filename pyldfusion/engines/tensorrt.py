@@ -346,5 +346,5 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def load(artefact: Artefact, device: str, precision: str, threads: int) -> TensorRtEngine:
-    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    """See :func:`~pyldfusion.engines.choice.open_engine`."""
     return TensorRtEngine(artefact, device, precision, threads)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..artefact import Artefact
 from ..errors import DependencyError, EngineError
-from .base import RUNTIMES, Engine
+from .base import Engine
+from .choice import RUNTIMES
 
 try:
     import torch
@@ -95,7 +96,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def load(artefact: Artefact, device: str, precision: str, threads: int) -> Engine:
-    """See :func:`~pyldfusion.engines.base.open_engine`."""
+    """See :func:`~pyldfusion.engines.choice.open_engine`."""
     if device == "cpu":
         return TorchEngine(artefact, threads)
     from . import cuda
