@@ -150,7 +150,10 @@ def test_a_build_without_cuda_leaves_no_module_of_an_earlier_one(tmp_path):
     earlier = tmp_path / "lib" / "pyldfusion" / f"_cuda{suffix}"
     earlier.parent.mkdir(parents=True)
     earlier.write_bytes(b"")
-    done = build_native(tmp_path, **QUICKLY)
+    launcher = tmp_path / "launcher"  # empty sources instead: the module is not opened
+    launcher.write_text("""#!/bin/sh\nexec "$1" -fPIC -x c++ -c /dev/null -o "$(expr "$*" : '.* -o \\([^ ]*\\)')"\n""")
+    launcher.chmod(0o755)
+    done = build_native(tmp_path, CMAKE_ARGS=f"-DCMAKE_CXX_COMPILER_LAUNCHER={launcher}")
     assert done.returncode == 0, done.stdout
     assert [path.name for path in earlier.parent.iterdir()] == [f"_native{suffix}"]
     assert sorted((ROOT / "pyldfusion").glob("*.so")) == here  # a build for elsewhere
