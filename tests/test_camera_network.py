@@ -122,12 +122,12 @@ def test_a_server_that_says_nothing_is_said_in_time():
 
 
 def test_nothing_is_left_behind():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with MjpegServer() as server:
         for _ in range(2):
             with Watch(server.url) as watch:
                 watch.until(both)
     end = time.monotonic() + 60
-    while threading.active_count() > before and time.monotonic() < end:
+    while (left := set(threading.enumerate()) - before) and time.monotonic() < end:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert not left

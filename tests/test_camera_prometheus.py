@@ -55,7 +55,7 @@ def test_nothing_is_left_of_it():
     for _ in range(2):
         with serve("127.0.0.1:0", dict):
             pass
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of an earlier test may have ended
 
 
 @pytest.mark.parametrize("address", ["", "9200x", "http://@", "ftp://@:92", "http://@:92000", "a b:92"])

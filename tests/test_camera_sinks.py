@@ -292,4 +292,4 @@ def test_no_thread_is_left():
         with sink("http://@127.0.0.1:0") as page:
             page.write(picture(0), 0.0)
             urllib.request.urlopen(f"{page.url}/snapshot.jpg", timeout=60).read()
-    wait_for(lambda: threading.active_count() == before)
+    wait_for(lambda: threading.active_count() <= before)

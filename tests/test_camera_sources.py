@@ -337,7 +337,7 @@ def test_no_thread_is_left(video):
     for _ in range(3):
         with CameraPair(str(video), str(video)) as pairs:
             next(iter(pairs))
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # one of an earlier test may have ended
 
 
 def test_what_cannot_be_opened_is_said_at_once(tmp_path, video):

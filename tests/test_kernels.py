@@ -463,9 +463,8 @@ def test_kernels_may_be_called_from_many_threads():
 
 
 def test_the_gil_is_released():
-    patches = np.broadcast_to(
-        np.zeros((1, 224, 224), np.uint8), (5000, 224, 224)
-    )  # about a quarter of a second of work, no memory
+    patch = np.random.default_rng(0).integers(0, 256, (1, 224, 224), np.uint8)
+    patches = np.broadcast_to(patch, (20000, 224, 224))  # a quarter of a second of work or more, no memory
     ticks = []
     done = threading.Event()
 
