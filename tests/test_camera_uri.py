@@ -39,6 +39,7 @@ def test_defaults_and_words_are_values(scheme):
         ("ir/*.png", "file", "ir/*.png"),
         ("ir/img_???.png", "file", "ir/img_???.png"),
         ("file:///data/a%20b.mp4", "file", "/data/a b.mp4"),
+        ("file:///data/a+b.mp4", "file", "/data/a+b.mp4"),
         ("RTSP://user:word@10.0.0.1/s?x=1", "rtsp", "user:word@10.0.0.1/s?x=1"),
         ("http://cam/video.mjpg?user=me&width=5", "http", "cam/video.mjpg?user=me&width=5"),
         ("scene://ir", "scene", "ir"),
@@ -58,12 +59,26 @@ def test_options_and_their_synonyms():
 
 
 def test_the_password_is_for_the_server_alone():
-    address = parse("rtsp://me:secret@cam/1", "source")
-    assert "secret" not in str(address) and "secret" in address.url
-    for text in ("rtsp://me:secret@cam/1#timeout=never", "rstp://me:secret@cam/1"):
-        with pytest.raises(InputError) as caught:
-            parse(text, "source")
+    for text in ("rtsp://me:secret@cam/1", "rtsp://me:se:secret@cam/1", "rtsp://me:p@secret@cam:554/1"):
+        address = parse(text, "source")
+        assert "secret" not in str(address) and "me:***@cam" in str(address) and "secret" in address.url
+    for text, role in (
+        ("rtsp://me:secret@cam/1#timeout=never", "source"),
+        ("rtsp://me:secret@cam/1#timeout", "source"),
+        ("rtsp://me:secret@cam/1#timeout=1&timeout=2", "source"),
+        ("rstp://me:secret@cam/1", "source"),
+        ("https://me:secret@cam/1", "sink"),
+        ("rtsp://me:secret@cam:554/1", "sink"),
+    ):
+        with pytest.raises(InputError, match=r"me:\*\*\*@cam") as caught:
+            parse(text, role)
         assert "secret" not in str(caught.value)
+    assert str(parse("rtsp://cam:554/a@b", "source")) == "rtsp://cam:554/a@b"
+    assert str(parse("http://@:8080", "sink")) == "http://@:8080"
+
+
+def test_a_file_is_said_as_it_is_written():
+    assert str(parse("out.mp4#rate=5", "sink")) == "out.mp4" == str(parse("file://out.mp4", "sink"))
 
 
 def test_a_file_with_separators_in_its_name(tmp_path):
@@ -84,7 +99,7 @@ def test_a_file_with_separators_in_its_name(tmp_path):
         ("scene://ir?sed=1", "source", "did you mean 'seed'?"),
         ("scene://ir?bogus=1", "source", "it has width"),
         ("scene://ir?seed=one", "source", "expected a whole number from 0"),
-        ("scene://ir?drops=1.5", "source", "expected a number from 0 to 1"),
+        ("scene://ir?drops=1", "source", "expected a number from 0 to 0.99"),
         ("scene://ir?rate=nan", "source", "expected a number"),
         ("scene://ir?live=maybe", "source", "expected yes or no"),
         ("scene://ir?kind=nigth", "source", "did you mean 'night'?"),
@@ -95,6 +110,9 @@ def test_a_file_with_separators_in_its_name(tmp_path):
         ("v4l2://video0", "source", "expected for example v4l2:///dev/video0"),
         ("rtsp://", "source", "not a rtsp address"),
         ("http://@:port", "sink", "expected for example http://@:8080"),
+        ("http://@:80800", "sink", "there is no port 80800"),
+        ("rtsp://@:85540/fused", "sink", "there is no port 85540"),
+        ("rtp://@:99999", "source", "there is no port 99999"),
         ("null://x", "sink", "not a null address"),
         ("", "source", "not a file address"),
     ],

@@ -152,4 +152,4 @@ def _caps(kind: str, width: int | None, height: int | None, rate: float | None, 
 
 def _host_port(target: str) -> tuple[str, int]:
     host, _, port = target.lstrip("@").rpartition(":")
-    return host.strip("[]"), int(port)
+    return host, int(port)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from ..errors import InputError, did_you_mean
 
@@ -79,7 +79,8 @@ class Scheme:
     Attributes:
         back_end: what does the work.
         tried: with what it was tried; the docs say it.
-        target: what stands between ``://`` and the options, as a pattern that the whole of it must match.
+        target: what stands between ``://`` and the options, as a pattern that the whole of it must match; what it calls
+            ``port`` is checked too.
         separators: what begins the options: not ``?`` where that is part of the address, nothing for a pipeline.
     """
 
@@ -103,14 +104,17 @@ class Address:
     options: Mapping[str, Any]
 
     def __str__(self) -> str:
-        """For people: without options, and without the password."""
-        return f"{self.scheme.name}://{re.sub(r':[^:@/]*@', ':***@', self.target)}"
+        """For people: without options, and without the password; of a file its path."""
+        return _for_people(self.scheme.name, self.target)
 
     @property
     def url(self) -> str:
         """Scheme and target, password included: what a server is asked for."""
         return f"{self.scheme.name}://{self.target}"
 
+
+#: How addresses end that have a port.
+_PORT = r":(?P<port>\d{1,5})"
 
 _RATE = Option("rate", "number", None, "frames a second", low=0.01, high=1000)
 _WIDTH = Option("width", "whole", None, "pixels", low=16, high=16384)
@@ -130,7 +134,10 @@ _ENCODING = (
     Option("bitrate", "whole", 4000, "of h264, kbit/s", low=50, high=200000),
 )
 #: What every camera has.
-_SOURCE = (Option("flip", "word", "none", "mirrored or turned", ("none", "horizontal", "vertical", "rotate-180")),)
+_SOURCE = (
+    Option("flip", "word", "none", "mirrored or turned, before --ir-layout",
+           ("none", "horizontal", "vertical", "rotate-180")),
+)  # fmt: skip
 #: What every output has.
 _SINK = (
     Option("queue", "whole", 4, "frames that may wait for it", low=1, high=1000),
@@ -163,7 +170,7 @@ SCHEMES: tuple[Scheme, ...] = (
             Option("noise", "number", None, "kelvin in ir, grey levels in vis (default: 0.05, 1.5)", low=0, high=255),
             Option("jitter", "number", 0.0, "standard deviation of the arrival, ms", low=0, high=10000),
             Option("lag", "number", 0.0, "from exposure to arrival, ms", low=0, high=10000),
-            Option("drops", "number", 0.0, "share of frames that are lost", low=0, high=1),
+            Option("drops", "number", 0.0, "share of frames that are lost", low=0, high=0.99),
             Option("frames", "whole", 0, "how many there are; 0 is without end", low=0),
             Option("repeat", "whole", 0, "draw so many frames, then show them again and again; 0 draws all", low=0),
             Option("live", "yes/no", True, "in real time; otherwise as fast as the frames are taken"),
@@ -186,7 +193,7 @@ SCHEMES: tuple[Scheme, ...] = (
     Scheme(
         "rtp", "source", "rtp://@:5004?codec=h264", "RTP over UDP, sent to a port of this machine",
         "GStreamer", "a sender on loopback; no camera",
-        (_TIMEOUT, replace(_DECODING[0], default="h264"), *_DECODING[1:]), r"@?[^/@:]*:\d{1,5}",
+        (_TIMEOUT, replace(_DECODING[0], default="h264"), *_DECODING[1:]), rf"@?[^/@:]*{_PORT}",
     ),
     Scheme(
         "gst", "source", "gst://videotestsrc is-live=true ! appsink", "any GStreamer pipeline that ends in an appsink",
@@ -231,15 +238,15 @@ SCHEMES: tuple[Scheme, ...] = (
     Scheme(
         "http", "sink", "http://@:8080", "a page with the moving picture (MJPEG), for any browser",
         "http.server", "clients on loopback",
-        (Option("quality", "whole", 80, "of the JPEG pictures", low=1, high=100),), r"[^/?#]*:\d{1,5}",
+        (Option("quality", "whole", 80, "of the JPEG pictures", low=1, high=100),), rf"@?[^/?#@:]*{_PORT}",
     ),
     Scheme(
         "rtsp", "sink", "rtsp://@:8554/fused", "an RTSP server",
-        "GStreamer (gst-rtsp-server)", "ffprobe, OpenCV and GStreamer on loopback", _ENCODING, r"@?[^/@:]*:\d{1,5}/.+",
+        "GStreamer (gst-rtsp-server)", "ffprobe, OpenCV and GStreamer on loopback", _ENCODING, rf"@?[^/@:]*{_PORT}/.+",
     ),
     Scheme(
         "rtp", "sink", "rtp://192.168.1.5:5004", "RTP over UDP, to a port of a machine",
-        "GStreamer", "loopback", _ENCODING, r"[^/@:]+:\d{1,5}",
+        "GStreamer", "loopback", _ENCODING, rf"[^/@:]+{_PORT}",
     ),
     Scheme(
         "v4l2", "sink", "v4l2:///dev/video9", "a loopback device (v4l2loopback), as a camera for other programs",
@@ -281,12 +288,15 @@ def parse(text: str, role: Role, given: Mapping[str, str] | None = None) -> Addr
     name, separator, rest = text.partition("://")
     if not separator:
         name, rest = _bare(text, role)
-    scheme = _scheme(name.lower(), role, text)
+    scheme = _scheme(name.lower(), role, rest)
     target, options = _split(rest, scheme)
     options = _spelt(options) | _spelt(dict(given or {}))
-    where = f"{name}://{re.sub(r':[^:@/]*@', ':***@', target)}"
-    if not re.fullmatch(scheme.target, target, re.DOTALL):
+    where = _for_people(scheme.name, target)
+    match = re.fullmatch(scheme.target, target, re.DOTALL)
+    if match is None:
         raise InputError(f"{where}: not a {scheme.name} address; expected for example {scheme.example}")
+    if int(match.groupdict().get("port", 0)) > 65535:
+        raise InputError(f"{where}: there is no port {match['port']}; expected one up to 65535")
     known = {option.name: option for option in options_of(scheme)}
     for word in options:
         if word not in known:
@@ -298,7 +308,7 @@ def parse(text: str, role: Role, given: Mapping[str, str] | None = None) -> Addr
             values[word] = known[word].read(value)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-    return Address(scheme, unquote_plus(target) if scheme.name == "file" and separator else target, values)
+    return Address(scheme, unquote(target) if scheme.name == "file" and separator else target, values)
 
 
 def table(role: Role) -> str:
@@ -319,6 +329,11 @@ def table(role: Role) -> str:
     return "\n".join(lines)
 
 
+def _for_people(name: str, target: str) -> str:
+    """An address without its password; that of a file as people write it."""
+    return target if name == "file" else f"{name}://{re.sub(r':[^/?#]*@', ':***@', target)}"
+
+
 def _bare(text: str, role: Role) -> tuple[str, str]:
     """Scheme and rest of what was given without a scheme."""
     if role == "source" and re.fullmatch(r"\d{1,2}", text):
@@ -328,32 +343,33 @@ def _bare(text: str, role: Role) -> tuple[str, str]:
     return "file", text
 
 
-def _scheme(name: str, role: Role, text: str) -> Scheme:
+def _scheme(name: str, role: Role, rest: str) -> Scheme:
+    where = _for_people(name, rest)
     names = list(dict.fromkeys(scheme.name for scheme in SCHEMES if scheme.role == role))
     for scheme in SCHEMES:
         if (scheme.name, scheme.role) == (name, role):
             return scheme
     if any(scheme.name == name for scheme in SCHEMES):
         kinds = ("where pictures go, not a camera", "cameras") if role == "source" else ("a camera", "outputs")
-        raise InputError(f"{text}: {name}:// is {kinds[0]}; {kinds[1]} are {', '.join(names)}")
+        raise InputError(f"{where}: {name}:// is {kinds[0]}; {kinds[1]} are {', '.join(names)}")
     close = did_you_mean(name, names) or f"; known are {', '.join(names)}"
-    raise InputError(f"{text.split('@')[-1]}: {name!r} is not a scheme of a {role}{close}")
+    raise InputError(f"{where}: {name!r} is not a scheme of a {role}{close}")
 
 
 def _split(rest: str, scheme: Scheme) -> tuple[str, dict[str, str]]:
     """The target and the options as text; a file whose name has the separators in it is taken as it is."""
     if scheme.name == "file" and os.path.exists(rest):
         return rest, {}
-    parts = re.split(f"[{scheme.separators}]", rest, maxsplit=1) if scheme.separators else [rest]
+    target, *rests = re.split(f"[{scheme.separators}]", rest, maxsplit=1) if scheme.separators else [rest]
     options: dict[str, str] = {}
-    for item in re.split(r"[&]", parts[1]) if len(parts) > 1 and parts[1] else []:
+    for item in rests[0].split("&") if rests and rests[0] else []:
         word, equals, value = item.partition("=")
         if not equals:
-            raise InputError(f"{scheme.name}://{parts[0]}: option {item!r} has no value; write {word}=VALUE")
-        if word in options:
-            raise InputError(f"{scheme.name}://{parts[0]}: option {word!r} is given twice")
+            raise InputError(f"{_for_people(scheme.name, target)}: option {item!r} has no value; write {word}=VALUE")
+        if unquote_plus(word) in options:
+            raise InputError(f"{_for_people(scheme.name, target)}: option {word!r} is given twice")
         options[unquote_plus(word)] = unquote_plus(value)
-    return parts[0], options
+    return target, options
 
 
 def _spelt(options: Mapping[str, str]) -> dict[str, str]:

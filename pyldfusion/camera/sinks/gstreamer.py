@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from functools import cache
 from typing import Any
@@ -68,7 +69,7 @@ class RtspSink(Sink):
         self._feed = Feed()
         self._loop = GLib.MainLoop.new(_context(), False)
         self._server = GstRtspServer.RTSPServer.new()
-        self._server.set_address(host.strip("[]") or "0.0.0.0")
+        self._server.set_address(host or "0.0.0.0")
         self._server.set_service(port)
         self._server.get_thread_pool().set_max_threads(0)  # clients are served, and so dismissed, by our one thread
         factory = GstRtspServer.RTSPMediaFactory.new()
@@ -184,12 +185,10 @@ def bgrx(picture: NDArray[Any], size: tuple[int, int]) -> NDArray[np.uint8]:
 
 def _can_listen(host: str, port: int) -> bool:
     """GStreamer's server says no more than a warning on the terminal when it cannot."""
-    import socket
-
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+    with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host.strip("[]"), port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

@@ -43,7 +43,7 @@ class HttpSink(Sink):
 
     def __init__(self, address: Address) -> None:
         host, _, port = address.target.rpartition(":")
-        host = host.lstrip("@").strip("[]")
+        host = host.lstrip("@")
         self._quality: int = address.options["quality"]
         self._changed = threading.Condition()
         self._encoding = threading.Lock()
@@ -55,9 +55,10 @@ class HttpSink(Sink):
         self.left = 0
         try:
             self._server = _Server((host, int(port)), _Handler)
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise CameraError(f"{address}: cannot listen there ({reason}); is the port in use?") from None
+        except OSError as error:
+            raise CameraError(
+                f"{address}: cannot listen there ({error.strerror or error}); is the port in use?"
+            ) from None
         self._server.sink = self
         self.url = f"http://{host or '127.0.0.1'}:{self._server.server_address[1]}"
         self._thread = threading.Thread(
