@@ -86,10 +86,13 @@ def test_frames_that_change_end_the_recording_and_what_was_there_is_whole(tmp_pa
     assert len(list(Recording(tmp_path))) == 3
 
 
-def test_a_folder_that_cannot_be_written_is_an_event(tmp_path):
+def test_a_folder_that_cannot_be_written_is_said_at_once(tmp_path):
     (tmp_path / "file").write_text("x")
-    recorder, events = record(tmp_path / "file", [FramePair(frame(0), None, None, False, 0)] * 100)
-    assert recorder.failed and events == {"recording ended": 1}
+    with pytest.raises(InputError, match="is not a folder"):
+        Recorder(tmp_path / "file", Events(), live=False)
+    scene = "size=48x32&repeat=1&live=no&frames=3"
+    words = ["stream", f"scene://ir?{scene}", f"scene://vis?{scene}", "null://", "--model", "pyramid", "-q"]
+    assert cli.main([*words, "--record", str(tmp_path / "file")]) == 2
 
 
 def test_what_is_no_recording(tmp_path):
@@ -98,7 +101,14 @@ def test_what_is_no_recording(tmp_path):
     record(tmp_path, [FramePair(frame(k), None, None, False, k) for k in range(3)])
     index = tmp_path / "pairs.jsonl"
     lines = index.read_text()
-    for damaged in ("{", '{"skew": 1}\n', lines + lines.splitlines()[-1].replace('"frame": 2', '"frame": 9'), "[1]\n"):
+    for damaged in (
+        "{",
+        '{"skew": 1}\n',
+        lines + lines.splitlines()[-1].replace('"frame": 2', '"frame": 9'),
+        lines.replace('"frame": 2', '"frame": 0'),
+        "[1]\n",
+        '{"skew": 0, "held": false, "ir": {"kind": []}}\n',
+    ):
         index.write_text(damaged)
         with pytest.raises(InputError, match=r"damaged"):
             list(Recording(tmp_path))

@@ -198,11 +198,30 @@ def test_an_output_that_raises_anything_is_ended_alone():
         def write(self, picture, time):
             raise ZeroDivisionError("driver")
 
+        def close(self):
+            raise ZeroDivisionError("driver again")
+
     broken, events = output(Broken())
-    for k in range(5):
-        broken.put(Shown(picture(0), k, 0.0))
+    feeder = threading.Thread(target=lambda: [broken.put(Shown(picture(0), k, 0.0)) for k in range(20)], daemon=True)
+    feeder.start()
+    feeder.join(60)
+    assert not feeder.is_alive()  # what it does not take is thrown away, though full=wait
     broken.close()
     assert broken.failed and broken.written == 0 and events.counts() == {"output failed": 1}
+
+
+def test_each_output_that_fails_is_said(caplog):
+    class Broken(Sink):
+        def write(self, picture, time):
+            raise InputError("the disk is full")
+
+    events = Events()
+    for name in ("a.mp4", "b.mp4"):
+        broken = Output(name, Broken(), 4, True, events, lambda: None, lambda seconds: None)
+        broken.put(Shown(picture(0), 0, 0.0))
+        broken.close()
+    told = [(record.levelname, record.message) for record in caplog.records]
+    assert told == [("ERROR", f"{name}: the disk is full") for name in ("a.mp4", "b.mp4")]
 
 
 @pytest.fixture

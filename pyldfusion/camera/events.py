@@ -1,4 +1,4 @@
-"""What went wrong in a stream: said when it happens first, counted every time."""
+"""What went wrong in a stream: counted every time, said when it happens first, or each time where it is for good."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ class Events:
                 return
             self._said[kind] = now
         _log.warning("%s%s", " ".join(text.split()), f" (time {count} of this)" if count > 1 and quiet else "")
+
+    def fail(self, kind: str, text: str) -> None:
+        """A part of the stream (such as one output of several) has ended for good: said each time, as an error."""
+        with self._lock:
+            self._counts[kind] += 1
+        _log.error("%s", " ".join(text.split()))
 
     def counts(self) -> dict[str, int]:
         """How often each happened, as a new dict."""

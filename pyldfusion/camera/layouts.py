@@ -19,6 +19,11 @@ Layout = Callable[[NDArray[Any]], NDArray[Any]]
 
 def _plain(image: NDArray[Any]) -> NDArray[Any]:
     """The frame as it is."""
+    if image.shape[2:] == (2,):
+        raise BadFrame(
+            f"frames of {image.shape} are bytes of counts or packed pixels; a layout says which (--ir-layout y16, "
+            "lower-half, ...), or leave raw out"
+        )
     return image
 
 

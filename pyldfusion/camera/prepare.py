@@ -90,9 +90,10 @@ class Preparer:
         self._columns = ColumnNoise() if column_noise else None
         self.drift = drift
         self._events = events or Events()
-        self._size: tuple[int, int] | None = None  # of the visible frame
         calibration = self._registration.calibration
+        # Of both frames, the latest; before the first ones those of the calibration.
         self._ir_size = None if calibration is None else calibration.ir_size
+        self._size = None if calibration is None else calibration.vis_size
         self._worked = False
         self._last: tuple[Frame, NDArray[np.uint8]] | None = None
 
@@ -120,14 +121,16 @@ class Preparer:
             self._ir_size = grey.shape[1], grey.shape[0]
             if self.drift is not None and vis is not None and not flags:
                 self._registration = self.drift(self._registration, grey, vis, pair.ir.time)
-            placed, cover = self._registration.place(grey, self._size or self._ir_size)
+            if self._size is None:  # infrared alone so far, and nothing says where it will lie
+                return Prepared(grey, grey, None, None, None, tuple(flags), pair)
+            placed, cover = self._registration.place(grey, self._size)
         except (BadFrame, InputError) as error:
             if not self._worked:
                 raise InputError(str(error)) from None
             self._events.tell("ir unusable", f"ir: {error}")
             return self._alone(vis, [*flags, "ir unusable"], pair)
         self._worked = True
-        matrix = self._registration.only_homography(self._ir_size, self._size or self._ir_size)
+        matrix = self._registration.only_homography(self._ir_size, self._size)
         return Prepared(placed, grey, matrix, self._box(vis), cover, tuple(flags), pair)
 
     def close(self) -> None:

@@ -48,13 +48,16 @@ class Recorder:
 
     Attributes:
         written: pairs.
+
+    Raises:
+        InputError: a folder that cannot be written to.
     """
 
     def __init__(
         self, folder: str | Path, events: Events, live: bool, rates: tuple[float | None, ...] = (None, None)
     ) -> None:
         self._folder, self._events = Path(folder), events
-        self._rates = dict(zip(SIDES, rates, strict=True))
+        self._files = _Folder(self._folder, dict(zip(SIDES, rates, strict=True)))
         self.written = 0
         self.failed = False
         self._queue = Handover[FramePair](WAITING, wait=not live)
@@ -85,7 +88,7 @@ class Recorder:
 
     def _run(self) -> None:
         try:
-            with _Folder(self._folder, self._rates) as folder:
+            with self._files as folder:
                 while True:
                     try:
                         pair = self._queue.get()
@@ -105,23 +108,23 @@ class Recorder:
 
     def _fail(self, error: Exception) -> None:
         self.failed = True
-        self._events.tell("recording ended", f"recording {self._folder}: {error}")
+        self._events.fail("recording ended", f"recording {self._folder}: {error}")
 
 
 class _Folder:
     """The files of a recording while it is made."""
 
     def __init__(self, folder: Path, rates: dict[str, float | None]) -> None:
-        self._folder = folder
-        self._stack = ExitStack()
         self._disk = Disk(folder / INDEX)
         self._videos: dict[str, _Video] = {name: _Video(folder / f"{name}.mkv", rates[name]) for name in SIDES}
+        with ExitStack() as stack:
+            part = stack.enter_context(atomic_path(folder / INDEX))
+            for video in self._videos.values():
+                stack.enter_context(video)
+            self._index = stack.enter_context(part.open("w", encoding="utf-8"))
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> _Folder:
-        part = self._stack.enter_context(atomic_path(self._folder / INDEX))
-        for video in self._videos.values():
-            self._stack.enter_context(video)
-        self._index = self._stack.enter_context(part.open("w", encoding="utf-8"))
         return self
 
     def __exit__(
@@ -227,7 +230,9 @@ class Recording:
                 ir, vis = (readers[name].frame(line[name]) if name in line else None for name in SIDES)
                 self._given += 1
                 yield FramePair(ir, vis, line["skew"], line["held"], number)
-        except (KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self._folder}: {INDEX} is damaged ({error})") from None
         finally:
             for reader in readers.values():
@@ -273,6 +278,8 @@ class _Reader:
             self._frame = Frame(
                 picture, line["time"], line["clock"], time.monotonic(), line["number"], line["dropped"]
             )  # of the last one read, which is the one that is asked for
+        if self._place != line["frame"]:
+            raise InputError(f"{self._path}: frame {line['frame']} after frame {self._place}; the recording is damaged")
         return self._frame
 
     def close(self) -> None:

@@ -45,11 +45,12 @@ def cameras_of(args: argparse.Namespace, uris: Sequence[str]) -> list[Address]:
 
 @contextmanager
 def events_to(console: Console) -> Iterator[None]:
-    """Events of cameras and outputs, as notes."""
+    """Events of cameras and outputs, as notes; what has failed for good as errors."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            console.note(record.getMessage())
+            say = console.error if record.levelno >= logging.ERROR else console.note
+            say(record.getMessage())
 
     log, handler = logging.getLogger("pyldfusion.camera"), Handler()
     log.addHandler(handler)
@@ -71,7 +72,7 @@ def number(low: float | None, kind: type = float) -> Callable[[str], Any]:
             value = math.nan
         if not math.isfinite(value) or (low is not None and value < low):
             least = "" if low is None else f" of at least {low:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number{least}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' * (kind is int)}number{least}")
         return value
 
     return read

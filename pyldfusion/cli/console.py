@@ -56,7 +56,8 @@ class Console:
     def error(self, text: str) -> None:
         """Tell of something that failed."""
         self._clear()
-        print(f"{self._name}: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"{self._name}: {' '.join(text.split())}\n")  # in one piece: other threads tell things too
+        sys.stderr.flush()
 
     def advance(self) -> None:
         """One more of the total is done."""

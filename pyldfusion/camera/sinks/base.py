@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from ...errors import PyldfusionError
 from ..events import Events
 from ..handover import Ended, Handover
 
@@ -97,7 +96,7 @@ class Output:
         self._thread.join(timeout)
         if self._thread.is_alive():
             self.failed = True
-            self._events.tell("output hangs", f"{self.name}: does not come to an end")
+            self._events.fail("output hangs", f"{self.name}: does not come to an end")
 
     def _run(self) -> None:
         while True:
@@ -111,7 +110,7 @@ class Output:
                 self.sink.write(shown.picture, shown.time)
             except Exception as error:  # whatever it is, the other outputs go on
                 self._fail(error)
-                with suppress(PyldfusionError):
+                with suppress(Exception):
                     self.sink.close()
                 continue
             self.written += 1
@@ -121,8 +120,9 @@ class Output:
         try:
             self.sink.close()
         except Exception as error:
-            self._fail(error)
+            if not self.failed:
+                self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self.failed = True
-        self._events.tell("output failed", f"{self.name}: {error or type(error).__name__}")
+        self._events.fail("output failed", f"{self.name}: {str(error) or type(error).__name__}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import CameraError, PyldfusionError
+from ...errors import CameraError
 from ..events import Events
 from ..frame import Frame, Stamper
 
@@ -158,17 +158,18 @@ class Camera:
 
     def _survive(self, error: Exception) -> bool:
         """After the device failed: open it again, for a camera as often as it takes. False: it is over."""
-        text = str(error) or type(error).__name__
-        self._events.tell(f"{self.name} lost", f"{self.name}: {text}")
+        text = f"{self.name}: {str(error) or type(error).__name__}"
         if not self.device.live:
+            self._events.fail(f"{self.name} lost", text)
             return False
+        self._events.tell(f"{self.name} lost", text)
         since, attempt = time.monotonic(), 0
         while not self._stop.wait(back_off(attempt)):
             with suppress(Exception):
                 self.device.close()
             try:
                 self.device.open(self._stop)
-            except PyldfusionError:
+            except Exception:
                 attempt += 1
                 continue
             self.returns += 1

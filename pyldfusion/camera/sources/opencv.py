@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import cv2
 
-from ...errors import CameraError, InputError
+from ...errors import CameraError
 from ..uri import Address
+from ..v4l2 import fourcc
 from .base import Taken
 
 __all__ = ["OpenCVDevice"]
@@ -29,9 +30,7 @@ class OpenCVDevice:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._capture: cv2.VideoCapture | None = None
-        code = address.options.get("format")
-        if code is not None and len(code) != 4:
-            raise InputError(f"{address}: format is {code!r}; expected four letters such as YUYV or MJPG")
+        self._code = fourcc(address.options["format"]) if address.options.get("format") else None
         self.rate: float | None = address.options.get("rate")
 
     def open(self, stop: threading.Event) -> None:
@@ -80,21 +79,21 @@ class OpenCVDevice:
         if not capture.isOpened():
             raise CameraError(f"{path} is not a camera that OpenCV can open, or another program has it")
         asked = {
-            cv2.CAP_PROP_FOURCC: options["format"] and cv2.VideoWriter.fourcc(*options["format"]),
-            cv2.CAP_PROP_FRAME_WIDTH: options["width"],
-            cv2.CAP_PROP_FRAME_HEIGHT: options["height"],
-            cv2.CAP_PROP_FPS: options["rate"],
+            "format": (cv2.CAP_PROP_FOURCC, self._code),
+            "width": (cv2.CAP_PROP_FRAME_WIDTH, options["width"]),
+            "height": (cv2.CAP_PROP_FRAME_HEIGHT, options["height"]),
+            "rate": (cv2.CAP_PROP_FPS, options["rate"]),
         }
-        for prop, value in asked.items():
+        for prop, value in asked.values():
             if value:
                 capture.set(prop, value)
-        for prop, value in asked.items():
-            if value and abs(capture.get(prop) - value) > 0.5:
-                capture.release()
-                raise CameraError(
-                    f"{path} does not give what was asked: {dict(options)}; `v4l2-ctl -d {path} --list-formats-ext` "
-                    "shows what it has"
-                )
+        refused = [name for name, (prop, value) in asked.items() if value and abs(capture.get(prop) - value) > 0.5]
+        if refused:
+            capture.release()
+            raise CameraError(
+                f"{path} does not give {' and '.join(f'{name} {options[name]}' for name in refused)}; "
+                f"`v4l2-ctl -d {path} --list-formats-ext` shows what it has"
+            )
         return capture
 
 
