@@ -17,9 +17,11 @@ from pyldfusion.calibration.fit import View, fit_views
 from pyldfusion.calibration.geometry import grid_error
 from pyldfusion.calibration.lens import find_lens, undistorted
 from pyldfusion.calibration.targets import find, match, parse_target, read_points
+from pyldfusion.calibration.views import take_views
 from pyldfusion.camera import parse
 from pyldfusion.cli import calibrate, main
 from pyldfusion.cli.parser import Parser
+from pyldfusion.errors import CameraError
 from pyldfusion.registration import Registration
 from pyldfusion.scene import Scene
 
@@ -235,3 +237,15 @@ def test_live_cameras_are_looked_at(tmp_path, capsys):
     words = ["calibrate", f"scene://ir?{scene}", f"scene://vis?{scene}", "-o", str(tmp_path / "c.json"), "--target"]
     assert main([*words, "apriltag", "--interval", "0.05", "--timeout", "0.5"]) == 1
     assert "apriltag not found" in capsys.readouterr().err
+
+
+def test_cameras_that_give_nothing_are_left_in_time():
+    silent = "size=32x32&repeat=1&lag=10000"  # a frame would come after 10 s
+    with pytest.raises(CameraError, match="gave no pair of frames"):
+        list(take_views(f"scene://ir?{silent}", f"scene://vis?{silent}", 20, timeout=0.1))
+
+
+@pytest.mark.parametrize("words", [["--views", "0"], ["--views", "1.5"], ["--distance", "inf"], ["--timeout", "nan"]])
+def test_numbers_that_cannot_be(words, capsys):
+    assert main(["calibrate", "a", "b", "--auto", "-o", "c.json", *words]) == 2
+    assert f"argument {words[0]}: '{words[1]}' is not a" in capsys.readouterr().err

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -149,15 +151,15 @@ class Flaky:
     live = True
     rate = 30.0
 
-    def __init__(self, *script, live=True, broken_opens=0):
-        self.script, self.live, self.broken = list(script), live, broken_opens
+    def __init__(self, *script, live=True, broken_opens=0, error=CameraError):
+        self.script, self.live, self.broken, self.error = list(script), live, broken_opens, error
         self.opened = self.closed = 0
 
     def open(self, stop):
         self.opened += 1
         if self.opened > 1 and self.broken:
             self.broken -= 1
-            raise CameraError("still away")
+            raise self.error("still away")
 
     def read(self):
         step = self.script.pop(0)
@@ -183,9 +185,10 @@ def run(device):
     return frames, events.counts(), camera
 
 
-def test_a_lost_camera_comes_back(monkeypatch):
+@pytest.mark.parametrize("error", [CameraError, cv2.error, OSError])
+def test_a_lost_camera_comes_back(monkeypatch, error):
     monkeypatch.setattr("pyldfusion.camera.sources.base.FIRST_PAUSE", 0.001)
-    device = Flaky(Taken(picture()), CameraError("gone"), Taken(picture(1)), None, broken_opens=3)
+    device = Flaky(Taken(picture()), CameraError("gone"), Taken(picture(1)), None, broken_opens=3, error=error)
     frames, events, camera = run(device)
     assert len(frames) == 2 and camera.returns == 1 and device.opened == 5 and device.closed >= 4
     assert events == {"vis lost": 1, "vis back": 1}
@@ -290,6 +293,33 @@ def test_pairs_of_files_are_all_and_always_the_same(video, pictures):
             runs.append([(pair.ir.number, pair.vis.number, pair.held) for pair in pairs])
             assert pairs.stats()["paired"] == len(runs[-1])
     assert runs[0] == runs[1] == runs[2] == [(k // 2, k, k % 2 == 1) for k in range(6)]
+
+
+def test_frames_that_end_together_are_a_pair():
+    """The slower camera leads, and both end with it: no later frame says that its last one has its partner."""
+    views = [f"scene://{view}?{SMALL}&repeat=1" for view in ("ir", "vis")]
+    with CameraPair(f"{views[0]}&fps=1&frames=3", f"{views[1]}&fps=2&frames=5", policy="drop") as pairs:
+        assert [(pair.ir.time, pair.vis.time) for pair in pairs] == [(0, 0), (1, 1), (2, 2)]
+
+
+def test_pairs_of_files_can_be_counted_while_they_are_made(monkeypatch):
+    switch = sys.getswitchinterval()
+    views = [f"scene://{view}?size=16x16&live=no&repeat=1&frames=1500" for view in ("ir", "vis")]
+    with CameraPair(*views) as pairs, ThreadPoolExecutor(1) as pool:
+        done = threading.Event()
+
+        def count():
+            while not done.is_set():
+                pairs.stats()
+
+        counting = pool.submit(count)
+        sys.setswitchinterval(1e-6)
+        try:
+            assert len(list(pairs)) == 1500
+        finally:
+            sys.setswitchinterval(switch)
+            done.set()
+        counting.result(60)
 
 
 def test_the_true_times_of_pairs_of_9_and_30_hz():

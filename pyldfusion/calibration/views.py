@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -76,15 +77,20 @@ def _from_cameras(addresses: list[Address], interval: float, timeout: float) -> 
     from ..camera import CameraPair
 
     with CameraPair(*addresses) as pairs:
-        start, last = time.monotonic(), float("-inf")
-        for pair in pairs:
-            if pair.ir is None or pair.vis is None:
-                continue
-            now = pair.vis.time
-            if now - last >= interval:
-                last = now
-                yield f"second {time.monotonic() - start:.0f}", pair.ir.image, pair.vis.image
-            if time.monotonic() - start > timeout:
-                return
-    if last == float("-inf"):
-        raise CameraError(f"{addresses[0]} and {addresses[1]} gave no pair of frames")
+        start, last = time.monotonic(), -math.inf
+        # By a timer: cameras that give no pair hold the loop up.
+        timer = threading.Timer(min(timeout, threading.TIMEOUT_MAX), pairs.stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            for pair in pairs:
+                assert pair.ir is not None and pair.vis is not None  # pairs of one frame were not asked for
+                if pair.vis.time - last >= interval:
+                    last = pair.vis.time
+                    yield f"second {time.monotonic() - start:.0f}", pair.ir.image, pair.vis.image
+        finally:
+            timer.cancel()
+    if last == -math.inf:
+        raise CameraError(
+            f"{addresses[0]} and {addresses[1]} gave no pair of frames; do both give pictures (pyldfusion stream)?"
+        )

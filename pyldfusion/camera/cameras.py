@@ -20,7 +20,7 @@ from .sources import Camera, open_device
 from .sources.file import FileDevice
 from .uri import Address, parse
 
-__all__ = ["CameraPair", "make_cameras"]
+__all__ = ["CameraPair", "begin_together", "make_cameras"]
 
 #: Frames of a file that are decoded ahead.
 AHEAD = 4
@@ -96,11 +96,8 @@ class CameraPair:
     def __iter__(self) -> Iterator[FramePair]:
         if not self._started:
             self._started = True
-            now = time.monotonic()
-            self.pairer.start(now)
+            self.pairer.start(begin_together(self.cameras))
             for name, camera in self.cameras.items():
-                if isinstance(camera.device, FileDevice):
-                    camera.device.begin(now)  # two files begin together
                 camera.start(self._deliver(name), self._end(name))
         pairs = self._newest() if self.live else self._every()
         return pairs if self.registration is None else (replace(p, registration=self.registration) for p in pairs)
@@ -168,21 +165,23 @@ class CameraPair:
 
     def _every(self) -> Iterator[FramePair]:
         """Pairs of files: frames are taken in the order of their times, so that threads do not matter."""
-        ended = ""
-        while not self._stopped:
-            name = min((side for side in SIDES if side != ended), key=self.pairer.last_time)
+        ended: list[str] = []
+        while len(ended) < 2 and not self._stopped:
+            name = min((side for side in SIDES if side not in ended), key=self.pairer.last_time)
             try:
                 frame = self._queues[name].get()
             except Ended:
-                if ended:
-                    return
-                ended = name
-                self.pairer.end(name)
-            else:
-                assert frame is not None  # there was no timeout
-                self.pairer.add(name, frame)
-            yield from self.pairer.take()
-            if ended and self.pairer.last_time(name) > self.pairer.last_time(ended) + self.pairer.reach(ended):
+                frame = None
+                ended.append(name)
+            with self._lock:  # stats() counts meanwhile
+                if frame is None:
+                    self.pairer.end(name)
+                else:
+                    self.pairer.add(name, frame)
+                pairs = self.pairer.take()
+            yield from pairs
+            last, reach = self.pairer.last_time, self.pairer.reach
+            if any(last(name) > last(gone) + reach(gone) for gone in ended):
                 return
 
 
@@ -198,6 +197,15 @@ def make_cameras(ir: str | Address, vis: str | Address, events: Events) -> dict[
         name: Camera(name, device, events, address.options["flip"])
         for name, device, address in zip(SIDES, devices, addresses, strict=True)
     }
+
+
+def begin_together(cameras: dict[str, Camera]) -> float:
+    """Now is time 0 of files that are played at their rate; ``time.monotonic()``."""
+    now = time.monotonic()
+    for camera in cameras.values():
+        if isinstance(camera.device, FileDevice):
+            camera.device.begin(now)
+    return now
 
 
 def _paced(address: Address) -> Address:

@@ -80,7 +80,7 @@ def families(stats: dict[str, Any]) -> Iterator[Any]:
 
     pictures = CounterMetricFamily("pyldfusion_pictures", "Pictures made, by what they are of.", labels=["of"])
     yield labelled(pictures, {"pair": stats["fused"], "one_camera": stats["alone"]})
-    yield CounterMetricFamily("pyldfusion_pairs_skipped", "Pairs that were newer than needed.", value=stats["skipped"])
+    yield CounterMetricFamily("pyldfusion_pairs_skipped", "Pairs left out for newer ones.", value=stats["skipped"])
     yield GaugeMetricFamily("pyldfusion_rate", "Pictures a second, over the last seconds.", value=stats["rate"])
     latency = GaugeMetricFamily(
         "pyldfusion_latency_seconds", "Of each stage, over its last measurements.", labels=["stage", "quantile"]

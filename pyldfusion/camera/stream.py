@@ -121,6 +121,7 @@ class Stream:
         Raises:
             InputError: the first pair cannot be fused.
             EngineError: the engine failed.
+            CameraError: every output has failed.
         """
         self._limit = frames
         threads = [

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, PyldfusionError
-from .cameras import make_cameras
+from .cameras import begin_together, make_cameras
 from .events import Events
 from .frame import Frame
 from .layouts import find_layout
@@ -153,7 +153,7 @@ def watch(
                 tracks[name].add(frame)
             except PyldfusionError as error:
                 errors.append(error)
-            if errors or (not live and frame.time > seconds):
+            if not live and frame.time > seconds:
                 cameras[name].stop()
 
         return take
@@ -162,10 +162,11 @@ def watch(
         for camera in cameras.values():
             stack.callback(camera.join)
             camera.open()
+        begin_together(cameras)
         for name, camera in cameras.items():
             camera.start(taking(name), ended[name].set)
         until = time.monotonic() + seconds if live else math.inf
-        while time.monotonic() < until and not all(event.wait(0.05) for event in ended.values()):
+        while time.monotonic() < until and not errors and not all(event.wait(0.05) for event in ended.values()):
             pass
     if errors:
         raise errors[0]

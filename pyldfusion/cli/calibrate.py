@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CalibrationError, InputError
+from .cameras import number
 from .console import Console
 
 if TYPE_CHECKING:
@@ -60,19 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="of circles or a checkerboard: what the lenses bend as well, from 6 views up",
     )
-    add("--distance", type=float, metavar="M", help="of the target, in metres")
+    add("--distance", type=number(0.01), metavar="M", help="of the target, in metres")
     add("--add", action="store_true", help="another distance for a calibration that FILE already holds")
 
     add = parser.add_argument_group("views").add_argument
     add(
         "--views",
-        type=int,
+        type=number(1, int),
         metavar="N",
         help=f"so many pairs of files, evenly apart, or views of cameras (default: {VIEWS}, with --auto {VIEWS_AUTO})",
     )
     add("--ir-layout", default="plain", metavar="NAME", help="of the counts, as in pyldfusion stream")
-    add("--interval", type=float, default=1.0, metavar="S", help="between views of cameras (default: 1)")
-    add("--timeout", type=float, default=120.0, metavar="S", help="of cameras: stop looking (default: 120)")
+    add("--interval", type=number(0), default=1.0, metavar="S", help="between views of cameras (default: 1)")
+    add("--timeout", type=number(0.1), default=120.0, metavar="S", help="of cameras: stop looking (default: 120)")
 
     add = parser.add_argument_group("messages").add_argument
     add("--check", metavar="PICTURE", help="write the last view, infrared in red over the visible one, to look at")
@@ -98,8 +99,6 @@ def run(args: argparse.Namespace) -> int:
 
     target = parse_target(args.target) if args.target else None
     count = args.views or (VIEWS if target else VIEWS_AUTO)
-    if count < 1 or args.interval < 0 or not args.timeout > 0 or not (args.distance is None or args.distance > 0):
-        raise InputError("--views, --interval, --timeout and --distance are numbers above 0")
     if args.start and target:
         raise InputError("--start is for --auto; a target needs none")
     if args.lens and (target is None or not target.grid[0] or args.add):
