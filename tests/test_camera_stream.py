@@ -20,12 +20,14 @@ import numpy as np
 import pytest
 
 from pyldfusion import Fuser, cli
+from pyldfusion.calibration import Calibration, Plane
 from pyldfusion.camera import CameraPair, Events, FramePair
 from pyldfusion.camera.prepare import Preparer
 from pyldfusion.camera.sinks import Sink
 from pyldfusion.camera.stream import Stream
 from pyldfusion.camera.systemd import notify, service
 from pyldfusion.cli import stream
+from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError
 from pyldfusion.registration import Registration
 from pyldfusion.scene import Scene
@@ -184,6 +186,22 @@ def test_preparing_what_is_left_of_a_pair():
     assert alone.ir.shape == (64, 96) and alone.vis is None and alone.flags == ("vis lost",)
 
 
+def test_infrared_alone_at_the_beginning_is_shown_whatever_the_calibration():
+    alone = Preparer()(pair_of(GREY, None))
+    assert alone.ir is GREY and alone.flags == ("vis lost",)  # nothing says where it would lie
+    calibration = Calibration((48, 32), (96, 54), (Plane(np.diag([2.0, 2.0, 1.0])),))
+    prepare = Preparer(Registration(calibration=calibration))
+    assert prepare(pair_of(GREY, None)).ir.shape == (54, 96)  # as it will be when the visible camera is there
+    assert prepare(pair_of(GREY, np.full((54, 96, 3), 50, np.uint8))).flags == ()
+
+
+def test_packed_pixels_need_a_layout():
+    packed = np.zeros((32, 48, 2), np.uint8)
+    with pytest.raises(InputError, match="--ir-layout y16"):
+        Preparer()(pair_of(packed, COLOUR))
+    assert Preparer(layout="y16")(pair_of(packed, COLOUR)).flags == ()
+
+
 def test_the_first_pair_must_fit_and_later_ones_are_told():
     tall = np.random.default_rng(0).integers(0, 256, (3, 48, 32), np.uint8)
     with pytest.raises(InputError, match="differ by more than 2 % in aspect"):
@@ -239,7 +257,46 @@ def test_options_from_a_file_and_the_command_line_wins(pictures, tmp_path, capsy
     assert len(read(tmp_path / "a")) == 2
     config.write_text('veiw = "ir"\n')
     assert cli.main(["stream", "--config", str(config), "a", "b"]) == 2
-    assert "did you mean '--view'" in capsys.readouterr().err
+    assert f"--config {config}: 'veiw' is not an option; did you mean 'view'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("drift = true", ["--drift"]),
+        ("overlay = false\ndrift = false", []),
+        ("ir-live = false\nvis-raw = true", ["--ir-live=no", "--vis-raw=yes"]),  # switches of the file, not of argparse
+        ("thermal = [-5, 7000]\nir-loop = 1000000", ["--thermal", "-5", "7000", "--ir-loop=1000000"]),
+    ],
+)
+def test_values_of_a_file(tmp_path, content, words):
+    config = tmp_path / "cameras.toml"
+    config.write_text(content)
+    arguments = stream.expand(["a", "b", "null://", "--config", str(config)])
+    assert arguments[: len(words)] == words
+    parser = Parser("pyldfusion stream", None)
+    stream.add_arguments(parser)
+    assert parser.parse(arguments).uris == ["a", "b", "null://"]  # a last switch takes none of them
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("overlya = false", "did you mean 'overlay'"),
+        ("overlay = 'yes'", "overlay is 'yes'; expected true or false"),
+        ("view = ['ir', 'pip']", "expected one value"),
+        ("thermal = [1, 2, 3]", "expected a list of 2"),
+        ("thermal = 3", "expected a list of 2"),
+        ("[ir]\nrate = 3", "expected one value"),
+        ("config = 'other.toml'", "'config' is not an option"),
+    ],
+)
+def test_mistakes_in_a_file(tmp_path, content, said, capsys):
+    config = tmp_path / "cameras.toml"
+    config.write_text(content)
+    assert cli.main(["stream", "--config", str(config), "a", "b"]) == 2
+    told = capsys.readouterr().err
+    assert said in told and f"--config {config}: " in told
 
 
 def test_list_schemes_and_help_come_from_the_table(capsys):
@@ -281,6 +338,26 @@ def test_mistakes_are_one_line(words, said, capsys):
     assert cli.main(["stream", *words]) == 2
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
+
+
+def test_a_verb_whose_outputs_fail_says_so_and_ends_with_1(pictures, tmp_path, capsys, monkeypatch):
+    class Full(Sink):
+        def write(self, picture, time):
+            raise InputError("the disk is full")
+
+    monkeypatch.setattr("pyldfusion.camera.stream.open_sink", lambda *_: Full())
+    words = ["stream", str(pictures / "ir"), str(pictures / "vis"), "null://", "--model", "pyramid", "-q"]
+    assert cli.main([*words, "--stats", f"{tmp_path}/stats"]) == 1
+    assert "null://: the disk is full" in capsys.readouterr().err
+    assert json.loads((tmp_path / "stats").read_text().splitlines()[-1])["final"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device here")
+def test_statistics_that_cannot_be_written_do_not_end_the_stream(pictures, tmp_path, capsys):
+    words = ["stream", str(pictures / "ir"), str(pictures / "vis"), f"{tmp_path}/out/", "--model", "pyramid", "-q"]
+    assert cli.main([*words, "--stats", "/dev/full"]) == 1
+    assert "--stats /dev/full: No space left" in capsys.readouterr().err
+    assert len(read(tmp_path / "out")) == 6
 
 
 DOCS = (ROOT / "docs" / "cameras.md").read_text()

@@ -23,13 +23,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from ..camera.uri import SCHEMES, options_of, shown
-from ..errors import InputError
+from ..errors import CameraError, InputError, did_you_mean
 from .cameras import add_camera_options, cameras_of, events_to, number
 from .console import Console
 from .options import add_model_options, add_palette, add_registration_options, open_fuser, open_registration
@@ -45,6 +45,8 @@ else:
 if TYPE_CHECKING:
     from ..camera import CameraPair, Events, Recording, Stream
     from ..camera.uri import Address
+
+    TellStats = Callable[[dict[str, Any]], None]
 
 HELP = "fuse two cameras, live"
 
@@ -112,7 +114,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
         path = finder.parse_known_args(arguments)[0].config
     except argparse.ArgumentError:
         return list(arguments)  # which the parser proper says
-    return [*_from_file(Path(path)), *arguments] if path else list(arguments)
+    if not path:
+        return list(arguments)
+    # The file is named again after its options: the last of them shall not take the first camera for its value.
+    return [*_from_file(Path(path)), f"--config={path}", *arguments]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         fuser = stack.enter_context(open_fuser(args, temporal=args.temporal))
         pairs = _open_pairs(args, cameras, events)
         stack.callback(pairs.close)
-        stats = stack.enter_context(_open_stats(args.stats))
+        tell_stats = stack.enter_context(_open_stats(args.stats, events))
         with Stream(
             fuser, pairs, outputs, preparer, view=args.view, palette=args.palette, words=args.overlay,
             record=args.record,
@@ -146,13 +151,17 @@ def run(args: argparse.Namespace) -> int:
             if args.metrics:
                 url = stack.enter_context(serve(args.metrics, stream.stats))
                 console.note(f"metrics at {url}")
-            with _signals(stream) as came, _reports(stream, stats), service(lambda: stream.shown):
-                stream.run(args.frames, args.duration)
+            with _signals(stream) as came, _reports(stream, tell_stats), service(lambda: stream.shown):
+                try:
+                    stream.run(args.frames, args.duration)
+                except CameraError as error:  # of outputs that have all failed; files are finished all the same
+                    console.error(str(error))
         final = stream.stats()
-        if stats is not None:
-            print(json.dumps({"final": True} | final), file=stats, flush=True)
+        if tell_stats is not None:
+            tell_stats({"final": True} | final)
         console.note(_summary(final))
     failed = any(part.failed for part in (*stream.outputs, stream.recorder) if part is not None)
+    failed |= "statistics ended" in events.counts()
     failed |= not pairs.live and any(f"{name} lost" in final["events"] for name in ("ir", "vis"))
     return 130 if signal.SIGINT in came else 1 if failed else 0
 
@@ -203,18 +212,32 @@ def _schemes() -> str:
 
 
 @contextmanager
-def _open_stats(path: str | None) -> Iterator[IO[str] | None]:
+def _open_stats(path: str | None, events: Events) -> Iterator[TellStats | None]:
+    """What writes a line of statistics; a full disk, or a reader that left, ends the statistics and not the stream."""
     if path is None:
         yield None
-    elif path == "-":
-        yield sys.stdout
-    else:
-        with ExitStack() as stack:
+        return
+    try:
+        file = sys.stdout if path == "-" else open(path, "w", encoding="utf-8")  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise InputError(f"--stats {path}: cannot be written ({error.strerror})") from None
+    ended = False
+
+    def tell(line: dict[str, Any]) -> None:
+        nonlocal ended
+        if not ended:
             try:
-                file = stack.enter_context(open(path, "w", encoding="utf-8"))
+                print(json.dumps(line), file=file, flush=True)
             except OSError as error:
-                raise InputError(f"--stats {path}: cannot be written ({error.strerror})") from None
-            yield file
+                ended = True
+                events.fail("statistics ended", f"--stats {path}: {error.strerror}")
+
+    try:
+        yield tell
+    finally:
+        if path != "-":
+            with suppress(OSError):  # of what could not be written before
+                file.close()
 
 
 @contextmanager
@@ -242,25 +265,25 @@ def _signals(stream: Stream) -> Iterator[set[int]]:
 
 
 @contextmanager
-def _reports(stream: Stream, file: IO[str] | None) -> Iterator[None]:
+def _reports(stream: Stream, tell: TellStats | None) -> Iterator[None]:
     """A line of statistics every second."""
+    if tell is None:
+        yield
+        return
     done = threading.Event()
 
     def report() -> None:
         start = time.monotonic()
         while not done.wait(REPORT):
-            line = {"final": False, "seconds": round(time.monotonic() - start, 3)} | stream.stats()
-            print(json.dumps(line), file=file, flush=True)
+            tell({"final": False, "seconds": round(time.monotonic() - start, 3)} | stream.stats())
 
     thread = threading.Thread(target=report, daemon=True)
-    if file is not None:
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         done.set()
-        if file is not None:
-            thread.join()
+        thread.join()
 
 
 def _summary(stats: dict[str, Any]) -> str:
@@ -281,16 +304,30 @@ def _from_file(path: Path) -> list[str]:
         raise InputError(f"--config {path}: cannot be read ({error.strerror})") from None
     except ValueError as error:
         raise InputError(f"--config {path}: not a TOML file ({error})") from None
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    known = {option[2:]: action for option, action in parser._option_string_actions.items() if option[:2] == "--"}
+    del known["config"]
     words: list[str] = []
     for name, value in options.items():
-        if isinstance(value, dict):
-            raise InputError(f"--config {path}: [{name}] is a table; options stand by themselves, as in ir-rate = 9")
-        if name == "out":
-            words += [f"--out={uri}" for uri in (value if isinstance(value, list) else [value])]
-        elif value is True:
-            words.append(f"--{name}")
-        elif isinstance(value, list):
-            words += [f"--{name}", *map(str, value)]
-        elif value is not False:
-            words.append(f"--{name}={value}")
+        if name not in known:
+            raise InputError(f"--config {path}: {name!r} is not an option{did_you_mean(name, known)}")
+        try:
+            words += _words(name, value, known[name].nargs)
+        except InputError as error:
+            raise InputError(f"--config {path}: {error}") from None
     return words
+
+
+def _words(name: str, value: Any, nargs: int | str | None) -> list[str]:
+    """An option of the file; ``nargs`` is argparse's: 0 of a switch, "?" where the value may be left out."""
+    if name == "out":
+        return [f"--out={uri}" for uri in (value if isinstance(value, list) else [value])]
+    if isinstance(value, bool) and nargs in (0, "?"):
+        return [f"--{name}"] * value
+    if isinstance(value, list) and len(value) == nargs:
+        return [f"--{name}", *map(str, value)]
+    if nargs == 0 or isinstance(nargs, int) or isinstance(value, (list, dict)):
+        expected = "true or false" if nargs == 0 else "one value" if nargs in (None, "?") else f"a list of {nargs}"
+        raise InputError(f"{name} is {value!r}; expected {expected}")
+    return [f"--{name}={shown(value) if isinstance(value, bool) else value}"]
