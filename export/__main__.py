@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from pyldfusion.artefact import open_artefact
 from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import DependencyError, EngineError, PyldfusionError
 
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from .pipeline import export
 
     result = export(job)
-    size = sum(file.stat().st_size for file in result.path.parent.glob(f"{result.path.stem}.*")) / 1e6
+    size = open_artefact(result.path).size / 1e6
     print(f"{result.path}: {job.source.variant}, {job.precision}, {job.io} {job.shape}, {size:.2f} MB")
     if result.report is not None:
         print(result.report)

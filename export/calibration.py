@@ -17,7 +17,7 @@ from .pairs import Pair, load_pairs
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["COUNT", "SIZE", "Feed", "calibration_pairs", "feeds"]
+__all__ = ["COUNT", "SIZE", "Feed", "calibration_pairs", "feeds", "neutral_inputs"]
 
 #: How many pairs; their (height, width).
 COUNT = 16
@@ -54,7 +54,7 @@ def calibration_pairs(
 def feeds(model: onnx.ModelProto, pairs: Sequence[Pair]) -> list[Feed]:
     """Pairs as a graph's inputs: uint8 frames or planes in [0, 1], as many at once as it takes.
 
-    A pair is resized where the graph is for one size; a homography is the identity.
+    A pair is resized where the graph is for one size; what it takes beside frames is that of :func:`neutral_inputs`.
 
     Args:
         model: a graph of :func:`~export.onnx.build_model`, of either io.
@@ -63,7 +63,7 @@ def feeds(model: onnx.ModelProto, pairs: Sequence[Pair]) -> list[Feed]:
     Raises:
         InputError: no pairs.
     """
-    from onnx import TensorProto, helper
+    from onnx import TensorProto
 
     if not pairs:
         raise InputError("no pairs to run the graph on; expected at least one")
@@ -78,16 +78,30 @@ def feeds(model: onnx.ModelProto, pairs: Sequence[Pair]) -> list[Feed]:
         if not frames:
             planes = {"ir": pair.ir, "vis": pair.vis @ np.array(LUMA_BGR)}
             feed = {name: (plane / 255)[None].astype(np.float32) for name, plane in planes.items()}
-        feed |= {name: np.eye(3) for name in inputs.keys() - feed.keys()}
-        result.append(
-            {
-                name: np.repeat(array[None], batch or 1, 0).astype(
-                    helper.tensor_dtype_to_np_dtype(inputs[name].elem_type)
-                )
-                for name, array in feed.items()
-            }
-        )
+        feed = {name: np.repeat(array[None], batch or 1, 0) for name, array in feed.items()}
+        result.append(feed | neutral_inputs(model, batch or 1))
     return result
+
+
+def neutral_inputs(model: onnx.ModelProto, batch: int) -> dict[str, NDArray[np.float32]]:
+    """What a graph takes beside frames, for pairs that are registered and follow nothing.
+
+    Args:
+        model: a graph of :func:`~export.onnx.build_model`.
+        batch: frames at once.
+
+    Returns:
+        A homography that moves nothing; states that count for nothing, because the frame is the first. float32.
+    """
+    given: dict[str, NDArray[np.float32]] = {}
+    for value in model.graph.input:
+        if value.name == "homography":
+            given[value.name] = np.repeat(np.eye(3, dtype=np.float32)[None], batch, 0)
+        elif value.name == "keep":
+            given[value.name] = np.zeros(1, np.float32)
+        elif value.name.startswith("state_"):
+            given[value.name] = np.zeros((batch, value.type.tensor_type.shape.dim[1].dim_value), np.float32)
+    return given
 
 
 def _cropped(pair: Pair, size: tuple[int, int], random: np.random.Generator) -> Pair:

@@ -1,8 +1,8 @@
 """The table of formats: what can be written, from which the help, the checks, the docs, `bench` and `doctor` follow.
 
-Adding a format is a row here, a module of this package with ``write`` and ``annotate`` (:mod:`export.pipeline` says
-what they do), and a row in :data:`pyldfusion.engines.choice.RUNTIMES` for what opens it. Nothing here imports torch,
-onnx or a runtime.
+Adding a format is a row here, a module of this package with ``write_model`` (and ``add_report``, where a file is built;
+:mod:`export.pipeline` calls both), and a row in :data:`pyldfusion.engines.choice.RUNTIMES` for what opens it. Nothing
+here imports torch, onnx or a runtime.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def find(name: str) -> Format:
 def find_suffix(path: Path) -> Format:
     """The format that a file of that name is; raises InputError where no format ends so."""
     for row in FORMATS.values():
-        if path.suffix.lower() == row.suffix:
+        if path.suffix == row.suffix:
             return row
     suffixes = {row.suffix: row for row in FORMATS.values()}
     raise InputError(

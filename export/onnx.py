@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from pyldfusion import __version__
 from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.generator import Generator
+from pyldfusion.media.atomic import atomic_path
 
 from .opset import OPSET, check_opset, to_opset
 from .precision import RECIPES
@@ -30,7 +30,8 @@ __all__ = ["IO", "build_model", "describe", "export_onnx", "graph_hash", "write_
 IO = {
     "frames": "ir uint8 [N,H,W,1], vis uint8 [N,H,W,3] (BGR) -> fused uint8 [N,H,W,3]",
     "planes": "ir, vis float32 [N,1,H,W] in [0,1] (vis: luma) -> fused the same",
-}  #: The same where the graph lays the infrared onto the visible itself.
+}
+#: The same where the graph lays the infrared onto the visible itself.
 WARPED_IO = {
     "frames": "ir uint8 [N,IH,IW,1], vis uint8 [N,H,W,3] (BGR), homography float32 [N,3,3] (pixels of ir to pixels of "
     "vis) -> fused uint8 [N,H,W,3]",
@@ -151,7 +152,7 @@ def write_model(model: onnx.ModelProto, path: str | Path, metadata: Mapping[str,
 
     Args:
         model: the graph; its metadata are replaced.
-        path: the ``.onnx`` file; its folder must exist.
+        path: the ``.onnx`` file.
         metadata: what the file says of itself.
 
     Returns:
@@ -159,6 +160,7 @@ def write_model(model: onnx.ModelProto, path: str | Path, metadata: Mapping[str,
 
     Raises:
         ArtefactError: a suffix that is not ``.onnx``.
+        InputError: it cannot be written there.
     """
     import onnx
 
@@ -178,12 +180,8 @@ def write_model(model: onnx.ModelProto, path: str | Path, metadata: Mapping[str,
     for key, value in sorted(about.items()):
         model.metadata_props.add(key=key, value=value)
     model.producer_name, model.producer_version = "pyldfusion", __version__
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_bytes(model.SerializeToString())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as part:
+        part.write_bytes(model.SerializeToString())
     return about
 
 

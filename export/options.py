@@ -197,6 +197,8 @@ def plan(weights: str | Path, output: Path | None = None, **options: Any) -> Job
         raise InputError("--warp and int8 exclude each other: calibration runs on registered pairs")
     if "temporal" in given:
         _check_temporal(row, precision, io, given)
+    if "triton" in given and {"warp", "temporal"} & given.keys():
+        raise InputError("--triton serves graphs of two frames alone; leave out --warp and --temporal, or --triton")
     opset = given.get("opset", OPSET)
     check_opset(opset)
     data = given.get("data")
@@ -236,7 +238,7 @@ def _format(name: str | None, output: Path | None) -> Format:
     if name is None:
         return FORMATS["onnx"] if output is None else formats.find_suffix(output)
     row = formats.find(name)
-    if output is not None and output.suffix.lower() != row.suffix:
+    if output is not None and output.suffix != row.suffix:
         raise InputError(f"--format {row.name} writes {row.suffix} files; the output is {output}")
     return row
 

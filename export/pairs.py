@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -61,10 +62,15 @@ def generated(count: int, part: str, size: tuple[int, int] = GENERATED) -> list[
     """Scenes of :mod:`pyldfusion.scene`, other ones for each part; ``size`` is (height, width)."""
     first = {"verify": 1, "calibrate": 1001}[part]
     kinds = ("night", "dusk", "day")
-    frames = [
-        Scene(seed=first + i, size=(size[1], size[0]), kind=kinds[i % len(kinds)]).render(0.0) for i in range(count)
-    ]
-    return [Pair(frame.ir, frame.vis) for frame in frames]
+    return [_drawn(first + i, size, kinds[i % len(kinds)]) for i in range(count)]
+
+
+@cache  # a few hundred milliseconds each, and every file of a run is judged by the same ones
+def _drawn(seed: int, size: tuple[int, int], kind: str) -> Pair:
+    frame = Scene(seed=seed, size=(size[1], size[0]), kind=kind).render(0.0)
+    for picture in (frame.ir, frame.vis):
+        picture.flags.writeable = False
+    return Pair(frame.ir, frame.vis)
 
 
 def real(data: Path, count: int, part: str) -> list[Pair]:
@@ -82,7 +88,7 @@ def _read(ir_file: Path, vis_file: Path) -> Pair:
     try:
         ir, vis = check_pair(read_image(ir_file), read_image(vis_file))
     except InputError as error:
-        raise InputError(f"{ir_file} and {vis_file} are no pair to learn from: {error}") from error
+        raise InputError(f"{ir_file} and {vis_file} are no pair that can be used: {error}") from error
     ir, vis = infrared_to_8bit(ir), to_eight_bits(vis)
     if vis.ndim == 2 or vis.shape[2] == 1:
         vis = cv2.cvtColor(vis, cv2.COLOR_GRAY2BGR)

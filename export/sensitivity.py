@@ -144,7 +144,7 @@ def _most_costly(costs: Sequence[Cost], share: float) -> frozenset[str]:
 
 def psnr(error: float) -> float:
     """dB of a mean squared error to a peak of 1."""
-    return float(-10 * np.log10(error)) if error > 0 else float("inf")
+    return float("inf") if error == 0 else float(-10 * np.log10(error))  # NaN stays NaN, which meets no bound
 
 
 class _Judge:

@@ -154,7 +154,8 @@ class _Quiet:
     """torch's exporter reports its progress at INFO and WARNING; neither is for the user."""
 
     def __enter__(self) -> None:
-        logging.disable(logging.WARNING)
+        self._before = logging.root.manager.disable
+        logging.disable(max(self._before, logging.WARNING))
 
     def __exit__(self, *exc: object) -> None:
-        logging.disable(logging.NOTSET)
+        logging.disable(self._before)

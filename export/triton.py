@@ -95,9 +95,13 @@ def write_repository(
     ports = PORTS.get(artefact.io)
     if ports is None:
         raise ArtefactError(f"{artefact.path} does not say what it takes and gives; was it exported by pyldfusion?")
+    if artefact.exact:  # what these take beside frames is no part of the configuration
+        raise ArtefactError(
+            f"{artefact.path.name} takes more than two frames; export it without --warp and --temporal for Triton"
+        )
     name = artefact.path.stem if name is None else name
     if not _NAME.fullmatch(name):
-        raise InputError(f"the model's name is {name!r}; expected letters, digits, '_', '-' and '.'")
+        raise InputError(f"the model's name is {name!r}; expected letters, digits, '_', '-' and '.': rename the file")
     if instances < 1 or queue_microseconds < 0 or (max_batch is not None and max_batch < 0):
         raise InputError(
             f"max_batch is {max_batch}, queue_microseconds {queue_microseconds} and instances {instances}; expected "

@@ -23,6 +23,7 @@ from pyldfusion.errors import EngineError
 from pyldfusion.generator import Generator
 from pyldfusion.image import LUMA_BGR
 
+from .calibration import neutral_inputs
 from .pairs import Pair, generated
 from .runners import Runner, open_runners
 from .shape import Shape
@@ -155,10 +156,11 @@ def verify(
     network = load_double(network)
     pairs = [pair.resized(*fitting(shape, *pair.ir.shape)) for pair in pairs]
     odd = [(h, w) for h, w in ODD if fitting(shape, h, w) == (h, w)]
-    others = _others(model)
-    judged = [Case.of(pair, network, shape, others) for pair in pairs]
+    batch = shape.batch if isinstance(shape.batch, int) else 1
+    others = neutral_inputs(model, batch)
+    judged = [Case.of(pair, network, batch, others) for pair in pairs]
     few = [generated(1, "verify", size)[0] for size in odd] if precision == "fp32" else []
-    small = [Case.of(pair, network, shape, others) for pair in few]
+    small = [Case.of(pair, network, batch, others) for pair in few]
     with tempfile.TemporaryDirectory() as folder:
         runners = twins = open_runners(path, row)
         if io == "frames" and not row.built:
@@ -170,19 +172,6 @@ def verify(
             for runner, twin in zip(runners, twins, strict=True)
         ]
     return Report(about_pairs, rows)
-
-
-def _others(model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """What a graph takes beside frames, see :class:`Case`."""
-    given = {}
-    for value in model.graph.input:
-        if value.name == "homography":
-            given[value.name] = np.eye(3, dtype=np.float32)[None]
-        elif value.name == "keep":
-            given[value.name] = np.zeros(1, np.float32)
-        elif value.name.startswith("state_"):
-            given[value.name] = np.zeros((1, value.type.tensor_type.shape.dim[1].dim_value), np.float32)
-    return given
 
 
 def _judge(
@@ -218,8 +207,7 @@ class Case:
     Attributes:
         pair: the frames.
         batch: how often they are given at once.
-        others: what is given with them, of one frame: a homography that moves nothing, because the pair is registered;
-            a state that counts for nothing, because the frame is the first.
+        others: what is given with them, see :func:`~export.calibration.neutral_inputs`.
         luma: of the visible frame, float64 [H,W], in grey levels.
         fused: the fused plane, the same.
     """
@@ -231,23 +219,19 @@ class Case:
     fused: NDArray[np.float64]
 
     @classmethod
-    def of(
-        cls, pair: Pair, network: Generator, shape: Shape, others: dict[str, NDArray[np.float32]] | None = None
-    ) -> Case:
+    def of(cls, pair: Pair, network: Generator, batch: int, others: dict[str, NDArray[np.float32]]) -> Case:
         luma = pair.vis @ np.array(LUMA_BGR, np.float64)
         planes = [torch.from_numpy(plane[None, None] / 255) for plane in (pair.ir.astype(np.float64), luma)]
         with torch.inference_mode():
             fused = network(*planes)[0, 0].numpy() * 255
-        batch = shape.batch if isinstance(shape.batch, int) else 1
-        return cls(pair, batch, others or {}, luma, fused)
+        return cls(pair, batch, others, luma, fused)
 
     def inputs(self, io: str) -> dict[str, NDArray[np.uint8] | NDArray[np.float32]]:
         if io == "frames":
             ir, vis = self.pair.ir[None, ..., None], self.pair.vis[None]
         else:
             ir, vis = ((plane[None, None] / 255).astype(np.float32) for plane in (self.pair.ir, self.luma))
-        given = {"ir": ir, "vis": vis} | self.others
-        return {name: array if name == "keep" else np.repeat(array, self.batch, 0) for name, array in given.items()}
+        return {"ir": np.repeat(ir, self.batch, 0), "vis": np.repeat(vis, self.batch, 0)} | self.others
 
     def expected(self, io: str) -> NDArray[np.float64]:
         """What a file of that io gives, exactly; frames before they are rounded."""

@@ -88,6 +88,8 @@ def test_sizes(words, shape):
         ("-o model.pt", "no format ends in '.pt'"),
         ("-o model.onx", "did you mean '.onnx'?"),
         ("-o model", "no format ends in 'nothing'"),
+        ("-o model.ONNX", "no format ends in '.ONNX'; did you mean '.onnx'?"),
+        ("--triton repository --warp", "leave out --warp and --temporal, or --triton"),
         ("--format onnx -o model.xml", "--format onnx writes .onnx files; the output is model.xml"),
         ("--half --precision fp32", "--half and --precision fp32 exclude each other"),
         ("--half --int8", "--half and --int8 exclude each other"),

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from export.onnx import export_onnx
+from export.onnx import describe, write_model
 from export.shape import Shape
 from export.tensorrt import build_engine
 from export.triton import write_repository
 from pyldfusion.artefact import open_artefact
 from pyldfusion.errors import ArtefactError, InputError
+from pyldfusion.generator import Generator
 
 from . import tensorrt_stand_in
+from .plain_graph import plain_graph
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +39,14 @@ def parse(schema):
     return lambda folder: text_format.Parse((folder / "config.pbtxt").read_text(), schema.ModelConfig())
 
 
-@pytest.fixture(scope="module")
-def network(models):
-    from pyldfusion.generator import load_generator
-
-    return load_generator(models / "lite.safetensors")
-
-
 @pytest.fixture
-def exported(network, tmp_path):
-    def make(shape=None, io="frames"):
+def exported(tmp_path):
+    """A file that says so of itself; its graph is not looked at."""
+
+    def make(shape=None, io="frames", warp=False):
         path = tmp_path / "net.onnx"
-        export_onnx(network, path, io=io, shape=shape or Shape())
+        about = describe(Generator("lite"), io=io, precision="fp32", shape=shape or Shape(), warp=warp)
+        write_model(plain_graph(), path, about)
         return open_artefact(path)
 
     return make
@@ -135,6 +133,8 @@ def test_an_engine(exported, tmp_path, parse, monkeypatch):
 def test_what_cannot_be(models, exported, tmp_path):
     with pytest.raises(ArtefactError, match=r"Triton does not run \.safetensors files"):
         write_repository(open_artefact(models / "lite.safetensors"), tmp_path / "r")
+    with pytest.raises(ArtefactError, match="takes more than two frames; export it without --warp"):
+        write_repository(exported(warp=True), tmp_path / "r")
     artefact = open_artefact(models / "lite.onnx")
     for options in ({"name": "a/b"}, {"name": ""}, {"instances": 0}, {"max_batch": -1}, {"queue_microseconds": -1}):
         with pytest.raises(InputError):

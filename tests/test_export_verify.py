@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 
 from export.__main__ import main
+from export.calibration import feeds
 from export.engine import add_report
+from export.onnx import build_model
 from export.options import plan
 from export.pairs import generated, load_pairs
 from export.pipeline import export
+from export.quantize import runner
 from export.runners import open_runners
+from export.shape import Shape
+from export.trace import trace
 from export.verify import Report, Row, without_rounding
 from pyldfusion import sidecar
 from pyldfusion.artefact import open_artefact
@@ -37,10 +44,12 @@ def other_network(tiny_network):
 
 def test_a_file_that_is_the_network_passes_and_says_so(models, tmp_path, capsys):
     out = tmp_path / "lite.onnx"
+    (tmp_path / "lite.png").write_bytes(bytes(7_000_000))  # no part of what is written
     assert main([str(models / "lite.safetensors"), "-o", str(out), "--imgsz", "64", "80"]) == 0
     printed = capsys.readouterr().out
+    assert f", {out.stat().st_size / 1e6:.2f} MB\n" in printed
     assert "onnxruntime fp32" in printed and "VIFF" in printed and "FAILED" not in printed
-    assert [file.name for file in tmp_path.iterdir()] == ["lite.onnx"]
+    assert {file.name for file in tmp_path.iterdir()} == {"lite.onnx", "lite.png"}
     metadata = open_artefact(out).metadata
     assert metadata["verified_on"] == "4 generated pairs" and metadata["shape"] == "1,64,80"
     assert metadata["verified onnxruntime fp32"].startswith("PSNR ")
@@ -88,6 +97,24 @@ def test_a_bound_holds_in_every_runtime(tiny_network, tiny_frames, tmp_path, mon
     monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: build_copy(tiny_frames))
     result = export(plan("lite", tmp_path / "m.onnx", precision="fp16-stored", min_psnr=200.0), tiny_network)
     assert not result.passed and {row.least for row in result.report.rows if "bf16" not in row.runtime} == {200.0}
+
+
+def test_graphs_that_smooth_over_time_run_on_pairs(tiny_network):
+    """As they must for the layers to be named that cost most, where one of them fails."""
+    model = build_model(tiny_network, shape=Shape(2, 16, 24), temporal=True)
+    (feed,) = feeds(model, generated(1, "verify", (16, 24)))
+    (fused,) = runner(model, ["fused"])(feed)
+    assert fused.shape == (2, 16, 24, 3) and np.array_equal(fused[0], fused[1])
+
+
+def test_exporting_leaves_logging_as_it_was(tiny_network):
+    before = logging.root.manager.disable
+    try:
+        logging.disable(logging.ERROR)
+        trace(tiny_network, "planes", Shape(1, 16, 16), False)
+        assert logging.root.manager.disable == logging.ERROR
+    finally:
+        logging.disable(before)
 
 
 def test_the_twin_gives_what_the_frames_are_rounded_from(tiny_frames, tmp_path):

@@ -23,17 +23,11 @@ __all__ = [
     "parser_messages",
     "set_parser_flags",
     "set_precision",
-    "types_strongly",
     "use_little_memory",
     "watch",
 ]
 
 _log = logging.getLogger("pyldfusion.tensorrt")
-
-
-def types_strongly(version: Version, weak_typing: bool) -> bool:
-    """Whether the graph's own types decide: optional in 10.x, always so in 11, impossible before."""
-    return version.since(11) or (version.since(10) and not weak_typing)
 
 
 def may_type_weakly(version: Version, weak_typing: bool) -> None:
