@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -178,11 +177,11 @@ def open_artefact(path: str | Path) -> Artefact:
     Raises:
         ArtefactError: missing, empty, of an unknown suffix, damaged, or a suffix that does not fit its content.
     """
-    if str(path) in METHODS and not Path(path).is_file():
+    if str(path) in METHODS:
         facts = {"variant": str(path), "io": "frames", "method": METHODS[str(path)], "clip_trained": "no weights"}
         return Artefact(Path(path), "method", facts)
-    bundled = str(path) in BUNDLED and not Path(path).exists()
-    file = WEIGHTS / f"{path}.onnx" if bundled else Path(path)
+    # whatever lies here under that name: no model file is without a suffix
+    file = WEIGHTS / f"{path}.onnx" if str(path) in BUNDLED else Path(path)
     if not file.is_file():
         what = "is a directory" if file.is_dir() else "does not exist"
         raise ArtefactError(
@@ -190,7 +189,9 @@ def open_artefact(path: str | Path) -> Artefact:
         )
     kind = _KINDS.get(file.suffix.lower())
     if kind is None:
-        raise ArtefactError(f"{file.name}: unknown kind of model file; expected one of {', '.join(sorted(_KINDS))}")
+        authors = "; the authors' files become ours with `pyldfusion import-weights`" if file.suffix == ".pt" else ""
+        known = ", ".join(sorted(_KINDS))
+        raise ArtefactError(f"{file.name}: unknown kind of model file; expected one of {known}{authors}")
     if file.stat().st_size == 0:
         raise ArtefactError(f"{file} is empty")
     readers = {"safetensors": _safetensors_metadata, "tensorrt": _sidecar_metadata}
@@ -216,7 +217,7 @@ def save_weights(state: Mapping[str, Any], path: str | Path, metadata: Mapping[s
 
     Args:
         state: tensors (torch or NumPy) by the names of ``Generator.state_dict()``; stored as float32.
-        path: the file; its folder must exist.
+        path: the file.
         metadata: strings; ``variant`` is expected by whoever opens the file.
 
     Returns:
@@ -225,6 +226,7 @@ def save_weights(state: Mapping[str, Any], path: str | Path, metadata: Mapping[s
     Raises:
         ArtefactError: a wrong suffix.
         DependencyError: the package ``safetensors`` is missing.
+        InputError: it cannot be written there.
     """
     from . import __version__
 
@@ -234,12 +236,11 @@ def save_weights(state: Mapping[str, Any], path: str | Path, metadata: Mapping[s
     metadata = {"format": "pyldfusion", "pyldfusion": __version__, **metadata}
     # np.array copies: safetensors would write the memory behind a strided view, not the view
     tensors = {name: np.array(np.asarray(tensor), np.float32, order="C") for name, tensor in state.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        _safetensors().save_file(tensors, partial, metadata)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = _safetensors().save(tensors, metadata)  # its own writer tells of a full disk by a type that is not public
+    from .media.atomic import atomic_path  # here: reading needs no OpenCV
+
+    with atomic_path(path) as part:
+        part.write_bytes(content)
     return metadata
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pyldfusion.artefact import BUNDLED, open_artefact, save_weights
-from pyldfusion.errors import ArtefactError
+from pyldfusion.artefact import BUNDLED, NAMES, open_artefact, save_weights
+from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.generator import Generator
 from trainer.start.initialise import initialise
 
@@ -151,13 +151,26 @@ def test_a_safetensors_file_cut_in_its_data(weights):
         open_artefact(weights)
 
 
+def test_weights_that_cannot_be_written_are_a_typed_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is not a folder"):
+        save_weights({"a": np.zeros(3)}, tmp_path / "file" / "a.safetensors", {})
+
+
+def test_a_folder_called_as_a_bundled_network_is_not_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        assert open_artefact(name).variant == name
+
+
 def test_paths_that_are_refused(tmp_path):
     with pytest.raises(ArtefactError, match=r"does not exist.*full, lite, pyramid"):
         open_artefact(tmp_path / "absent.onnx")
     with pytest.raises(ArtefactError, match="is a directory"):
         open_artefact(tmp_path)
     (tmp_path / "weights.pt").write_bytes(b"x")
-    with pytest.raises(ArtefactError, match=r"unknown kind.*\.safetensors"):
+    with pytest.raises(ArtefactError, match=r"unknown kind.*\.safetensors.*pyldfusion import-weights"):
         open_artefact(tmp_path / "weights.pt")
     with pytest.raises(ArtefactError, match=r"ends in \.safetensors"):
         save_weights({}, tmp_path / "w.pt", {})
@@ -165,8 +178,8 @@ def test_paths_that_are_refused(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, weights, monkeypatch):
     before = weights.read_bytes()
-    monkeypatch.setattr("pyldfusion.artefact.os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("os.replace", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(InputError, match="disk full"):
         save_weights({"t": np.zeros(3)}, weights, {})
     assert weights.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [weights.name]

@@ -141,6 +141,8 @@ class TestConfig:
             ("optimiser.rate=nan", "optimiser.rate is nan; expected at least 0"),
             ("optimiser.betas=[0.9]", "expected two numbers from 0 to below 1"),
             ("optimiser.average=1.0", "expected a number from 0 to below 1"),
+            ("crops.crops=[]", "crops.crops is empty; expected at least one WIDTHxHEIGHT"),
+            ("crops.margin=-1", "crops.margin is -1; expected at least 0"),
         ],
     )
     def test_wrong_options_are_named(self, override, message):
@@ -167,6 +169,9 @@ class TestConfig:
         assert replace(mine, prompts=authors.prompts) == authors
         (tmp_path / "a.toml").write_text(f'base = "{tmp_path}/b.toml"')
         (tmp_path / "b.toml").write_text(f'base = "{tmp_path}/a.toml"')
+        (tmp_path / "c.toml").write_text("run = 3")
+        with pytest.raises(ConfigError, match="the preset has run = 3; expected a table"):
+            load_config(str(tmp_path / "c.toml"), ["run.steps=1"])
         with pytest.raises(ConfigError, match="circle"):
             load_config(str(tmp_path / "a.toml"))
 
@@ -227,6 +232,31 @@ class TestSupervised:
         load_generator(out / "weights.safetensors")
         summary = json.loads((out / "summary.json").read_text())
         assert summary["complete"] and summary["step"] == 40 and summary["losses"]["pixel"] > 0
+
+    def test_another_rate_holds_from_where_a_run_goes_on(self, folder, tmp_path):
+        run(folder, tmp_path, small(2, "schedule.warmup=0"))
+        run(folder, tmp_path, small(4, "schedule.warmup=0", "optimiser.rate=0.5"), resume=True)
+        first, *_, last = (float(row["rate"]) for row in table(tmp_path))
+        assert first < 0.1 and last <= 0.5 and last / first > 10
+
+    def test_resuming_what_is_complete_changes_nothing(self, folder, tmp_path):
+        for resume in (False, True):
+            assert run(folder, tmp_path, small(2), resume=resume)
+            summary = json.loads((tmp_path / "summary.json").read_text())
+            assert summary["complete"] and summary["losses"]["pixel"] > 0
+
+    def test_a_log_that_was_cut_short_does_not_stop_a_run_from_going_on(self, folder, tmp_path):
+        run(folder, tmp_path, small(3))
+        whole = (tmp_path / "log.csv").read_bytes()
+        (tmp_path / "log.csv").write_bytes(whole[:-20] + b"\0\0\n\0\0\0")
+        run(folder, tmp_path, small(5), resume=True)
+        assert [row["step"] for row in table(tmp_path)] == ["0", "1", "3", "4"]
+
+    def test_late_crops_are_late_where_the_run_has_epochs_instead_of_steps(self, folder):
+        config = small(0, "run.epochs=8", 'crops.crops=["64x64"]', 'crops.late_crops=["32x32"]', "crops.late_from=0.5")
+        batches = make_batches(load_pairs([folder]), config, ALONE)
+        steps = 8 * batches.steps_per_epoch
+        assert [batches(step).ir.shape[-1] for step in (0, steps // 2 - 1, steps // 2, steps - 1)] == [64, 64, 32, 32]
 
     def test_another_seed_gives_other_weights(self, folder, tmp_path):
         for seed in (0, 1):
@@ -306,6 +336,8 @@ class TestLanguage:
         assert half == pytest.approx(full, rel=5e-3)
         norms = [float(table(tmp_path / name)[0]["gradient norm"]) for name in "ab"]
         assert norms[0] == pytest.approx(norms[1], rel=0.1)
+        # what was begun without one goes on with a scaler, as where the device is another
+        assert run(folder, tmp_path / "b", language(3, "clip.precision=fp16"), resume=True)
 
     def test_an_epoch_is_as_many_steps_as_full_batches(self, folder, tmp_path, language):
         run(folder, tmp_path, language(0, "run.epochs=2"))  # 6 pairs, twice an epoch, batches of 4
@@ -428,6 +460,8 @@ class TestTrouble:
         assert "nothing to resume" in says(*lite, *data, "--resume")
         assert "did you mean 'steps'" in says(*lite, *data, "--set", "run.step=1")
         assert "no device" in says(*lite, *data, "--device", "gpu")
+        assert "'mps' is no device to train on" in says(*lite, *data, "--device", "mps")
+        assert "crops.late_crops is empty" in says(*lite, *data, "--set", "crops.late_crops=[]")
         few = ["--data", str(folder), "--out", str(tmp_path / "few"), "--set", "samples.crop=96"]
         assert "lower samples.batch" in says(*few)  # 6 pairs, batch 16
         assert "expected at least 113 a side" in says(*few[:-2])

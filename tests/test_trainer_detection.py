@@ -158,6 +158,7 @@ def test_without_labels_there_are_pictures_alone(m3fd, tmp_path):
         (voc(("Car", "x", 1, 1, 9)), "no four numbers xmin <= xmax"),
         (voc(("", 1, 1, 9, 9)), "an object without name"),
         (voc(("Car", 1, 1, 9, 9), size=(1024, 768)), "a picture of 1024x768 and the fused one is 80x64"),
+        (voc(("Car", 1, 1, 9, 9)).replace("<width>80", "<width>wide"), "its size is no two numbers"),
         ("<annotation><object>", "is not an XML file"),
         ("<html></html>", "begins with <html>"),
     ],

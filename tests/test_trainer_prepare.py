@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from pyldfusion.errors import InputError
 from trainer.data.pairs import load_pairs
 from trainer.data.provenance import describe_data
 from trainer.pack import main as pack
@@ -86,6 +87,32 @@ def test_pairs_of_unknown_origin_are_said_to_be_so(sources):
 def test_a_wrong_folder_is_named(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "out"), "--m3svd", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_manifest_that_cannot_be_read_is_an_error(sources):
+    root = sources / "pictures"
+    (root / "manifest.csv").write_bytes("name,source\na,M\xfcnchen\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"manifest\.csv: no manifest that can be read"):
+        describe_data(load_pairs([root]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "nothing to take pairs from; expected --m3svd, --video or --scenes"),
+        (("--video", "EMPTY"), "has no .mp4 clips"),
+        (("--video", "EMPTY", "--every", "0"), "--every is 0"),
+    ],
+)
+def test_what_cannot_be_prepared_is_said(tmp_path, capsys, arguments, says):
+    assert main(["--out", str(tmp_path / "out"), *(word.replace("EMPTY", str(tmp_path)) for word in arguments)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path, capsys):
+    (tmp_path / "out").touch()
+    assert main(["--out", str(tmp_path / "out"), "--scenes", "1"]) == 2
+    assert "error: " in capsys.readouterr().err
 
 
 # packed

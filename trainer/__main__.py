@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
                 again = shlex.join([*argv, *([] if args.resume else ["--resume"])])
                 start = f"torchrun --nproc-per-node {ranks.world}" if ranks.world > 1 else "python"
                 print(f"interrupted and saved; go on with:\n  {start} -m trainer {again}", file=sys.stderr)
-    except PyldfusionError as error:
+    except (PyldfusionError, OSError) as error:  # of the system: a log on a full disk
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # while pairs or towers are loaded, or a second Ctrl-C

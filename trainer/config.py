@@ -333,6 +333,8 @@ class Config:
             ("clip.memory_gb", self.clip.memory_gb, 0),
             ("samples.noise", self.samples.noise, 0),
             *((f"loss.{name}", weight, 0) for name, weight in vars(self.loss).items()),
+            ("crops.batch_pixels", self.crops.batch_pixels, 1),
+            ("crops.margin", self.crops.margin, 0),
             ("optimiser.rate", self.optimiser.rate, 0),
             ("optimiser.matrix_rate", self.optimiser.matrix_rate, 0),
             ("optimiser.clip", self.optimiser.clip, 0),
@@ -345,6 +347,9 @@ class Config:
             if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
                 raise ConfigError(f"{name} is {list(pair)}; expected two numbers above 0, the smaller first")
 
+        for name, sizes in (("crops.crops", self.crops.crops), ("crops.late_crops", self.crops.late_crops)):
+            if not sizes:
+                raise ConfigError(f"{name} is empty; expected at least one WIDTHxHEIGHT, such as 160x160")
         betas = self.optimiser.betas
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ConfigError(f"optimiser.betas is {list(betas)}; expected two numbers from 0 to below 1")
@@ -387,6 +392,8 @@ def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
     base = values.pop("base", "")
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base is {base!r}; expected the name of a preset, or a .toml file")
     merged = _read(base, (*seen, preset)) if base else {}
     for section, table in values.items():
         if isinstance(table, dict) and isinstance(merged.get(section), dict):
@@ -405,7 +412,9 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text  # a string without quotes
-    values.setdefault(section, {})[name] = value
+    if not isinstance(values.setdefault(section, {}), dict):
+        raise ConfigError(f"--set {override!r}: the preset has {section} = {values[section]!r}; expected a table")
+    values[section][name] = value
 
 
 def _build(kind: type, values: Any, where: str, prefix: str) -> Any:

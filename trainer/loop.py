@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyldfusion.artefact import save_weights
-from pyldfusion.errors import PyldfusionError
+from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.generator import Generator
 
 from .build import make_generator, make_optimiser, total_steps
@@ -90,9 +90,14 @@ def train(
         state = load_state(out / "state.pt")
         _check_same_run(state, config, out)
         generator.load_state_dict(state["generator"])
+        asked = [{**group, "params": None} for group in optimiser.param_groups]
         optimiser.load_state_dict(state["optimiser"])
+        for group, options in zip(optimiser.param_groups, asked, strict=True):
+            # rates are this run's, as _check_same_run says, and not those of the part before
+            group.update({name: value for name, value in options.items() if name != "params"})
         average.weights = {name: tensor.to(device) for name, tensor in state["average"].items()}
-        scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty of a run without one, on another device
+            scaler.load_state_dict(state["scaler"])
         first, skipped = state["step"], state["skipped"]
 
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16")
@@ -121,8 +126,8 @@ def train(
         weights = {name: tensor.cpu() for name, tensor in average.weights.items()}
         try:
             save_weights(weights, out / "weights.safetensors", {**described, "step": str(step)})
-        except OSError as error:
-            raise CheckpointError(f"{out / 'weights.safetensors'} could not be written ({error})") from None
+        except InputError as error:
+            raise CheckpointError(str(error)) from None
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(interrupted())
@@ -186,7 +191,7 @@ def train(
             if last:
                 break
     complete = done >= steps
-    if ranks.first:
+    if ranks.first and (done > first or not (out / "summary.json").is_file()):  # a run with nothing to do has no news
         write_summary(
             out / "summary.json",
             {

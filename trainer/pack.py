@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pairs = load_pairs(args.data, only=args.only)
         print(pairs.report())
         quality, size = pack(pairs, args.out, int(args.megabytes * 1e6))
-    except PyldfusionError as error:
+    except (PyldfusionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     how = "without loss" if quality == LOSSLESS else f"at WebP quality {quality}"

@@ -40,13 +40,18 @@ def pictures(root: Path, prefix: str) -> Iterator[Item]:
 
 def films(root: Path, every: int) -> Iterator[Item]:
     """Every ``every``-th frame of the clips that ``root`` has in both ir/ and vi/."""
-    for ir_path in sorted((root / "ir").glob("*.mp4")):
+    clips = sorted((root / "ir").glob("*.mp4"))
+    if not clips:
+        raise InputError(
+            f"{root / 'ir'} has no .mp4 clips; expected those of infrared there, of visible in {root / 'vi'}"
+        )
+    for ir_path in clips:
         vis_path = root / "vi" / ir_path.name
-        clips = [cv2.VideoCapture(str(path)) for path in (ir_path, vis_path)]
+        both = [cv2.VideoCapture(str(path)) for path in (ir_path, vis_path)]
         number = 0
-        while all(clip.grab() for clip in clips):
+        while all(clip.grab() for clip in both):
             if number % every == every // 2:
-                ir, vis = (cv2.cvtColor(clip.retrieve()[1], cv2.COLOR_BGR2GRAY) for clip in clips)
+                ir, vis = (cv2.cvtColor(clip.retrieve()[1], cv2.COLOR_BGR2GRAY) for clip in both)
                 yield f"film_{ir_path.stem}_v{number:04d}", ir, vis, M3SVD
             number += 1
         if not number:
@@ -103,8 +108,12 @@ def main(argv: list[str] | None = None) -> int:
         yield from scenes(args.scenes, args.seed)
 
     try:
+        if not (args.m3svd or args.video or args.scenes > 0):
+            raise InputError("nothing to take pairs from; expected --m3svd, --video or --scenes")
+        if args.every < 1:
+            raise InputError(f"--every is {args.every}; expected a number of frames of at least 1")
         count = write(args.out, items())
-    except PyldfusionError as error:
+    except (PyldfusionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{count} pairs in {args.out}")

@@ -28,8 +28,8 @@ class SceneCrops:
 
     Args:
         pairs: what crops are cut from.
-        config: ``[crops]`` and ``[augment]`` of it, and the seed.
-        steps: of the whole run; the last part of it has crops of other sizes.
+        config: ``[crops]`` and ``[augment]`` of it, the seed, and its epochs.
+        steps: of the whole run, 0: as many as the epochs take; the last part of it has crops of other sizes.
         rank, world: this process and the number of them. They share the samples of a step, whose number is rounded up
             to a multiple of ``world``.
 
@@ -41,7 +41,7 @@ class SceneCrops:
     """
 
     def __init__(self, pairs: PairSet, config: Config, steps: int, rank: int = 0, world: int = 1) -> None:
-        self.config, self.augment, self.seed, self.steps = config.crops, config.augment, config.run.seed, steps
+        self.config, self.augment, self.seed = config.crops, config.augment, config.run.seed
         self.rank, self.world = rank, world
         groups: dict[str, list[Pair]] = {}
         for pair in pairs.pairs:
@@ -54,6 +54,7 @@ class SceneCrops:
         self.late = [parse_size(text) for text in self.config.late_crops]
         samples = np.mean([world * self._share(*size) for size in self.crops])
         self.steps_per_epoch = math.ceil(len(pairs.pairs) / samples)
+        self.steps = steps or config.run.epochs * self.steps_per_epoch
 
     def __call__(self, step: int) -> Batch:
         random = np.random.default_rng([self.seed, step])

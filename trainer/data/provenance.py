@@ -6,6 +6,8 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+from pyldfusion.errors import InputError
+
 from .pairs import PairSet
 
 __all__ = ["MANIFEST", "describe_data", "provenance_of"]
@@ -24,7 +26,7 @@ def describe_data(pairs: PairSet) -> dict[str, str]:
         pairs: what :func:`trainer.data.pairs.load_pairs` returned.
 
     Raises:
-        InputError: a picture that is not cached cannot be read any more.
+        InputError: a picture that is not cached cannot be read any more, or a manifest cannot be read.
     """
     stated = provenance_of(pairs)
     sources = Counter(source for source, _ in stated)
@@ -51,6 +53,12 @@ def _rows(manifest: Path) -> dict[str, dict[str, str]] | None:
     """Rows of a manifest by the name of the pair; None where there is none."""
     if not manifest.is_file():
         return None
-    with manifest.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, skipinitialspace=True)
-        return {row.get("name") or Path(row.get("vis") or "").stem: row for row in rows}
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file, skipinitialspace=True)
+            return {row.get("name") or Path(row.get("vis") or "").stem: row for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{manifest}: no manifest that can be read ({error}); expected a CSV file in UTF-8 that says of every pair "
+            "where it comes from, or none"
+        ) from error

@@ -76,7 +76,10 @@ def _from_yolo(path: Path, names: Sequence[str]) -> list[Box]:
 
 def _from_voc(path: Path, names: Sequence[str], size: tuple[int, int]) -> list[Box]:
     root = _annotation(path)
-    declared = tuple(int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    try:
+        declared = tuple(int(float(root.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: its size is no two numbers; expected Pascal VOC annotations") from error
     if all(declared) and declared != size:
         raise InputError(
             f"{path} labels a picture of {declared[0]}x{declared[1]} and the fused one is {size[0]}x{size[1]}; "

@@ -13,6 +13,10 @@ from pyldfusion.errors import ArtefactError, PyldfusionError
 __all__ = ["CheckpointError", "load_state", "save_state"]
 
 
+#: What a state has.
+KEYS = {"variant", "step", "skipped", "generator", "optimiser", "average", "scaler", "config"}
+
+
 class CheckpointError(PyldfusionError, OSError):
     """A checkpoint could not be written; the one before it is whole."""
 
@@ -47,6 +51,6 @@ def load_state(path: Path) -> dict[str, Any]:
         raise ArtefactError(f"nothing to resume: {path} does not exist; start the run without --resume") from None
     except Exception as error:
         raise ArtefactError(f"{path} cannot be read as the state of a run: {error}") from None
-    if not isinstance(state, dict) or not {"step", "variant", "generator", "optimiser"} <= state.keys():
+    if not isinstance(state, dict) or not state.keys() >= KEYS:
         raise ArtefactError(f"{path} is not the state of a run; expected a file that the trainer wrote")
     return state

@@ -46,11 +46,6 @@ class Ranks:
             gradient_as_bucket_view=True,
         )
 
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self.world > 1:
-            dist.barrier()
-
 
 #: A run of one process.
 ALONE = Ranks()
@@ -70,7 +65,9 @@ def join(device: str) -> Iterator[tuple[Ranks, torch.device]]:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise DeviceError(f"{device!r} is no device; expected cpu, cuda or cuda:N") from None
+        chosen = torch.device("meta")
+    if chosen.type not in ("cpu", "cuda"):
+        raise DeviceError(f"{device!r} is no device to train on; expected cpu, cuda or cuda:N")
     if chosen.type == "cuda":
         if world > 1 and chosen.index is None:
             chosen = torch.device("cuda", local)

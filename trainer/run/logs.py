@@ -20,8 +20,10 @@ class Table:
     def __init__(self, path: Path, first: int) -> None:
         self.path, self.rows = path, []
         if first and path.is_file():
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < first]
+            with path.open(newline="", errors="replace") as file:
+                lines = (line.replace("\0", "") for line in file)  # Python 3.10's csv refuses them
+                rows = [row for row in csv.DictReader(lines) if _is_whole(row)]
+            self.rows = [row for row in rows if int(row["step"]) < first]
         self.file: Any = None
 
     def write(self, row: dict[str, Any]) -> None:
@@ -38,6 +40,11 @@ class Table:
     def close(self) -> None:
         if self.file is not None:
             self.file.close()
+
+
+def _is_whole(row: dict[str | None, Any]) -> bool:
+    """Whether a row is one that was written: a power cut or a full disk leaves less, or other bytes."""
+    return None not in row and None not in row.values() and row.get("step", "").isdecimal()
 
 
 class Log:
