@@ -331,6 +331,8 @@ def test_help_imports_nothing_heavy():
         (["scene://ir", "scene://vis", "null://", "--ir-layout", "doubel"], "layout is 'doubel'"),
         (["scene://ir", "scene://vis", "null://", "--max-skew", "-1"], "not a number of at least 0"),
         (["none.mp4", "scene://vis", "null://"], "no such file"),
+        (["ir.mp4", "vis.mp4", "./vis.mp4"], "would replace an input or another output"),
+        (["scene://ir", "scene://vis", "a.mp4", "file://a.mp4"], "would replace an input or another output"),
         (["scene://ir", "scene://vis", "null://", "--config", "none.toml"], "none.toml"),
     ],
 )

@@ -157,6 +157,11 @@ def test_mistakes_are_one_line(words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_too_little_to_tell_is_exit_code_1(videos, capsys):
+    assert cli.main(["sync", *videos, "--seconds", "1", "-q"]) == 1
+    assert "give it more seconds" in capsys.readouterr().err
+
+
 def test_a_layout_that_does_not_fit_is_said(videos, capsys):
     assert cli.main(["sync", *videos, "--ir-layout", "telemetry-200"]) == 2
     assert "expected 16-bit counts" in capsys.readouterr().err

@@ -131,7 +131,7 @@ def _full_disk(rig: Rig) -> Iterator[None]:
 def _finished(rig: Rig) -> bool:
     """The video ended, and whole; the others go on."""
     path = rig.disk / "out.avi"
-    return bool(rig.output("file").failed and path.exists() and VideoReader(path).count)
+    return bool(rig.output(str(path)).failed and path.exists() and VideoReader(path).count)
 
 
 @contextmanager

@@ -77,7 +77,8 @@ def launch(description: str, name: str) -> Any:
     try:
         return Gst.parse_launch(description)
     except GLib.Error as error:
-        raise CameraError(f"{name}: GStreamer cannot build this pipeline ({error.message}): {description}") from None
+        advice = "; install the plug-in that has it (docs/cameras.md)" if "no element" in error.message else ""
+        raise CameraError(f"{name}: GStreamer cannot build its pipeline: {error.message}{advice}") from None
 
 
 def elements(pipeline: Any, kind: str) -> list[Any]:

@@ -147,7 +147,8 @@ def run(args: argparse.Namespace) -> int:
             record=args.record,
         ) as stream:  # fmt: skip
             whence = args.replay or " and ".join(map(str, cameras))
-            console.note(f"{whence} to {', '.join(output.name for output in stream.outputs)}; Ctrl-C ends it")
+            where = ", ".join(out.name + f" ({out.sink.url})" * bool(out.sink.url) for out in stream.outputs)
+            console.note(f"{whence} to {where}; Ctrl-C ends it")
             if args.metrics:
                 url = stack.enter_context(serve(args.metrics, stream.stats))
                 console.note(f"metrics at {url}")
@@ -175,7 +176,15 @@ def _addresses(args: argparse.Namespace) -> tuple[list[Address], list[Address]]:
     if len(uris) < count:
         raise InputError("two cameras are needed, IR and VIS; pyldfusion stream --list-schemes shows what they can be")
     cameras = cameras_of(args, uris[:count])
-    return cameras, [parse(uri, "sink") for uri in uris[count:] or args.out or ["display://0"]]
+    outputs = [parse(uri, "sink") for uri in uris[count:] or args.out or ["display://0"]]
+    taken = {Path(address.target).resolve() for address in cameras if address.scheme.name == "file"}
+    for address in outputs:
+        if address.scheme.name == "file":
+            path = Path(address.target).resolve()
+            if path in taken:
+                raise InputError(f"{address} would replace an input or another output; choose another name")
+            taken.add(path)
+    return cameras, outputs
 
 
 def _open_pairs(args: argparse.Namespace, cameras: list[Address], events: Events) -> CameraPair | Recording:

@@ -46,7 +46,11 @@ def run(args: argparse.Namespace) -> int:
 
     with Console("sync", quiet=args.quiet) as console, events_to(console):
         ir, vis = _tracks(args, console)
-        delay = find_delay(ir, vis, args.reach / 1000)
+        try:
+            delay = find_delay(ir, vis, args.reach / 1000)
+        except InputError as error:  # they show too little
+            console.error(str(error))
+            return 1
         if args.json:
             print(json.dumps({**asdict(delay), "doubt": delay.doubt}))
         if delay.doubt:

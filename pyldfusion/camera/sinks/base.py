@@ -30,9 +30,11 @@ class Sink:
 
     Attributes:
         quit: whether the person in front of it wants the stream to end.
+        url: where a server is, with the port that was taken for port 0; "" of others.
     """
 
     quit = False
+    url = ""
 
     def write(self, picture: NDArray[Any], time: float) -> None:
         """Take a picture, uint8 or uint16, [H,W] or BGR [H,W,3], of that time. Raises InputError or CameraError."""
@@ -125,4 +127,5 @@ class Output:
 
     def _fail(self, error: Exception) -> None:
         self.failed = True
-        self._events.fail("output failed", f"{self.name}: {str(error) or type(error).__name__}")
+        text = str(error) or type(error).__name__
+        self._events.fail("output failed", text if text.startswith(self.name) else f"{self.name}: {text}")

@@ -47,11 +47,7 @@ class GstSink(Sink):
 
 
 class RtspSink(Sink):
-    """An RTSP server at ``rtsp://@:port/name``; encodes for each client by itself, and only while there are any.
-
-    Attributes:
-        url: where it is, with the port that was taken for port 0.
-    """
+    """An RTSP server at ``rtsp://@:port/name``; encodes for each client by itself, and only while there are any."""
 
     def __init__(self, address: Address) -> None:
         gst.load()

@@ -37,7 +37,6 @@ class HttpSink(Sink):
     pictures. A picture is encoded once, and only if someone looks.
 
     Attributes:
-        url: where it is, with the port that was taken for port 0.
         clients: how many look on; left: how many have left.
     """
 
