@@ -210,6 +210,10 @@ def test_no_target_is_refused_with_advice_and_nothing_is_written(folders, capsys
     said = capsys.readouterr().err
     assert "not found in the infrared picture" in said and "nothing is written" in said
     assert main(["calibrate", "none", str(folders / "vis"), "-o", str(out), "--target", "apriltag"]) == 2
+    (folders / "file").write_text("x")
+    words = [*words[:5], "--target", "circles", "7x5", "--check"]
+    for check in ("check.xyz", "file/check.png"):
+        assert main([*words, str(folders / check)]) == 2 and not out.exists()
 
 
 def test_counts_in_a_layout(tmp_path, circles):

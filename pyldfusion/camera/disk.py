@@ -29,5 +29,6 @@ class Disk:
             return
         self._looked = time.monotonic()
         folder = next(parent for parent in self._path.resolve().parents if parent.exists())
-        if shutil.disk_usage(folder).free < RESERVE:
+        disk = shutil.disk_usage(folder)
+        if disk.total and disk.free < RESERVE:  # without a size it is none, as /proc
             raise InputError(f"{self._path}: the disk is nearly full, so the video is finished here")

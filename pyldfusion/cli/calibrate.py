@@ -23,6 +23,7 @@ import argparse
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CalibrationError, InputError
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
     from ..calibration import load_calibration, save_calibration
     from ..calibration.targets import parse_target
     from ..calibration.views import take_views
+    from ..media import WRITABLE_SUFFIXES
 
     target = parse_target(args.target) if args.target else None
     count = args.views or (VIEWS if target else VIEWS_AUTO)
@@ -105,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--lens is for a new calibration with circles or a checkerboard")
     if args.add and args.distance is None:
         raise InputError("--add needs --distance M: a calibration has one homography for each distance")
+    if args.check and Path(args.check).suffix.lower() not in WRITABLE_SUFFIXES:  # said before anyone holds a target
+        raise InputError(f"--check {args.check}: not a picture; expected one of {' '.join(WRITABLE_SUFFIXES)}")
     start = _start(args.start) if args.start else None
     known = load_calibration(args.output) if args.add else None
     lenses = (known.ir_lens, known.vis_lens) if known else (None, None)
@@ -121,9 +125,9 @@ def run(args: argparse.Namespace) -> int:
             console.error(f"{error}; nothing is written")
             return 1
         calibration = _joined(known, found, str(target) if target else "automatic")
-        save_calibration(calibration, args.output)
-        if args.check:
+        if args.check:  # first: if it cannot be written, nothing is
             _write_check(args.check, calibration, args.distance, found.last)
+        save_calibration(calibration, args.output)
         plane = found.plane
         if args.json:
             print(json.dumps({
