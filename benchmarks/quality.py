@@ -1,20 +1,26 @@
 """Fusion quality: means of the metrics over sets of pairs, for our weights and for plain methods beside them.
 
-``python -m benchmarks quality --data DIR [--data DIR] [--weights NAME=FILE] [--results NAME=DIR] [--sheet FILE]``
+``python -m benchmarks quality --data DIR [--data DIR] [--weights NAME=FILE] [--results NAME=DIR] [--beside FILE]
+[--json FILE] [--sheet FILE]``
 
 It measures as ``python -m trainer.evaluate`` does, with three differences: classical methods are measured too,
 everything is on luma, and beside the usual metrics stand ``noise``, how much stronger the finest detail is than in
 the visible picture where that is flat (1 is the same), ``grid``, how many grey levels of a flat place repeat every 8
 pixels, and ``halo``, how much steeper than its sources it is beside edges (1 is the same). Contrast alone raises EN,
 SD, EI and VIFF; these tell whether noise, a decoder's grid or halos came with it.
+
+Others' networks are no part of the project, but their numbers are kept: ``--beside FILE`` shows the rows of an earlier
+``--json`` beside those measured now, if it was measured on these very pairs. ``results/quality-peers.json`` is one.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,7 +29,7 @@ from pyldfusion.artefact import open_artefact
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media.roots import Root, find_roots
 from trainer.evaluation.scoring import Method, Pictures, network, read_sample, score
-from trainer.evaluation.tables import markdown, summarise
+from trainer.evaluation.tables import Row, markdown, summarise
 
 __all__ = ["edge_halo", "flat_grid", "flat_noise", "laplacian_pyramid_fusion", "main", "mean_fusion"]
 
@@ -136,11 +142,48 @@ def sheet(methods: dict[str, Method], roots: list[Root], count: int, path: Path)
         raise InputError(f"cannot write {path}")
 
 
+def digest(root: Root, limit: int = 0) -> str:
+    """SHA-256 of the pairs of a set that are measured: their names and files, whatever the set is called."""
+    sha = hashlib.sha256()
+    for files in root.files[: limit or None]:
+        sha.update(files.name.partition("/")[2].encode())
+        for path in (files.ir, files.vis):
+            sha.update(hashlib.sha256(path.read_bytes()).digest())
+    return sha.hexdigest()
+
+
+def read_report(path: Path, data: dict[str, str]) -> dict[str, Any]:
+    """What an earlier run wrote with ``--json``.
+
+    Args:
+        path: the file.
+        data: set -> :func:`digest` of what is measured now.
+
+    Raises:
+        InputError: it is no such file, or it was measured on other pairs.
+    """
+    try:
+        report = json.loads(path.read_text())
+        theirs, sets = dict(report["data"]), dict(report["sets"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: no report of this benchmark that can be read; expected one of --json") from error
+    if not data.keys() & sets.keys():
+        raise InputError(f"{path} has no numbers of {', '.join(data)}; it has {', '.join(sets) or 'none'}")
+    for label in data.keys() & sets.keys():
+        if data[label] != theirs.get(label):
+            raise InputError(
+                f"{path}: its numbers of {label} are of other pairs than those given; expected the same files, all of "
+                "them, and the --limit of then: means over different pairs cannot be compared"
+            )
+    return report
+
+
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("benchmarks quality", description=__doc__.splitlines()[0])
     p.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
     p.add_argument("--weights", action="append", metavar="NAME=FILE", help="a model (default: the bundled ones)")
     p.add_argument("--results", action="append", default=[], metavar="NAME=DIR", help="pictures named as the pairs")
+    p.add_argument("--beside", type=Path, metavar="FILE", help="an earlier --json: show and keep its rows as well")
     p.add_argument("--engine", help="engine of the models")
     p.add_argument("--limit", type=int, default=0, help="pairs of each set (default: all)")
     p.add_argument("--json", type=Path, help="write the numbers here as well")
@@ -156,6 +199,8 @@ def main(argv: list[str] | None = None) -> int:
                 parser().error(f"{option} {text}: expected a name, = and a path")
     try:
         roots = find_roots(args.data)
+        data = {root.label: digest(root, args.limit) for root in roots}
+        before = read_report(args.beside, data) if args.beside else {}
         methods = {
             "mean": Method(lambda sample: mean_fusion(sample.ir, sample.vis)),
             "laplacian": Method(lambda sample: laplacian_pyramid_fusion(sample.ir, sample.vis)),
@@ -166,10 +211,19 @@ def main(argv: list[str] | None = None) -> int:
         methods |= {name: network(path, engine=args.engine, precision=None) for name, path in named.items()}
         shown = dict(methods)
         methods |= {name: Pictures(folder).method() for name, folder in (pair.split("=", 1) for pair in args.results)}
-        report = {"models": {name: model.sha256 for name, model in models.items()}, "sets": {}}
+        report = before | {
+            "models": before.get("models", {}) | {name: model.sha256 for name, model in models.items()},
+            "data": before.get("data", {}) | data,
+            "sets": dict(before.get("sets", {})),
+        }
         for root in roots:
+            kept = report["sets"].get(root.label, {})
             table = summarise({root.label: score(root, methods, luma=True, limit=args.limit, also=measure)})
-            report["sets"][root.label] = {name: row.values for name, row in table[root.label].items()}
+            rows = table[root.label]
+            pairs = max(row.total for row in rows.values())
+            blank = dict.fromkeys(KEYS, float("nan"))  # of an older report that lacks a metric
+            rows |= {name: Row(pairs, pairs, blank | values) for name, values in kept.items() if name not in rows}
+            report["sets"][root.label] = {name: row.values for name, row in rows.items()}
             print(markdown(table, KEYS, bold=False), flush=True)
         if args.json:
             args.json.write_text(json.dumps(report, indent=1))

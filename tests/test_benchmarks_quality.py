@@ -99,6 +99,48 @@ def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
     assert cv2.imread(str(sheet)).shape == (480, 320 * 6, 3)
 
 
+def test_rows_of_an_earlier_report_stand_beside_new_ones_if_the_pairs_are_the_same(tmp_path, capsys):
+    for kind in ("ir", "vi"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for k in range(2):
+            cv2.imwrite(str(tmp_path / "set" / kind / f"{k}.png"), picture(2 * k + (kind == "ir")))
+    (tmp_path / "theirs").mkdir()
+    for k in range(2):
+        cv2.imwrite(str(tmp_path / "theirs" / f"{k}.png"), picture(2 * k + 1))
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    arguments = ["--data", str(tmp_path / "set"), "--weights", "ours=lite"]
+    assert main([*arguments, "--results", f"theirs={tmp_path / 'theirs'}", "--json", str(first)]) == 0
+    report = json.loads(first.read_text())
+    before = report["sets"]["set"]["theirs"]
+    report["provenance"] = {"theirs": "somewhere"}
+    report["sets"]["set"]["ours"] = {key: -1.0 for key in before}  # what is measured again counts
+    first.write_text(json.dumps(report))
+    capsys.readouterr()
+    again = [*arguments, "--beside", str(first), "--json", str(second)]
+    assert main(again) == 0
+    text = capsys.readouterr().out
+    after = json.loads(second.read_text())
+    assert after["sets"]["set"]["theirs"] == before and after["provenance"] == {"theirs": "somewhere"}
+    assert f"| theirs | {before['EN']:.3f} |" in text and "-1.0" not in text
+    assert after["sets"]["set"]["ours"]["EN"] > 0 and after["models"] == report["models"]
+    # fewer pairs or another picture: not the same means
+    assert main([*again, "--limit", "1"]) == 2
+    assert "other pairs" in capsys.readouterr().err
+    cv2.imwrite(str(tmp_path / "set" / "vi" / "1.png"), picture(9))
+    assert main(again) == 2
+    assert "other pairs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"data": {}, "sets": {"other": {}}}', '{"data": 1, "sets": 2}'])
+def test_a_file_that_is_no_report_of_these_sets_is_an_error(text, tmp_path, capsys):
+    for kind in ("ir", "vi"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "set" / kind / "1.png"), picture(0))
+    (tmp_path / "report.json").write_text(text)
+    assert main(["--data", str(tmp_path / "set"), "--beside", str(tmp_path / "report.json")]) == 2
+    assert "report.json" in capsys.readouterr().err
+
+
 def test_a_folder_without_pairs_is_an_error(tmp_path, capsys):
     assert main(["--data", str(tmp_path)]) == 2
     assert "no folders of infrared and visible" in capsys.readouterr().err
