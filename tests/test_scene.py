@@ -96,6 +96,40 @@ def test_eight_bits_are_the_sixteen_bits_in_other_clothes() -> None:
     assert np.all(np.diff(narrow[inside][order].astype(int)) >= -1)  # one count may straddle two levels
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_rain_is_for_the_visible_camera_and_falls(seed: int) -> None:
+    """Two moments of a street where nothing else moves differ by the drops: bright ones, and much less in heat."""
+    scene = Scene(seed, (160, 120), "rain", people=0, cars=0, **QUIET)
+    dry = Scene(seed, (160, 120), "dusk", people=0, cars=0, plumes=0, **QUIET)
+
+    def change(scene: Scene, after: float) -> tuple[float, float]:
+        a, b = scene.render(1.0), scene.render(1.0 + after)
+        seen, felt = np.abs(grey(a.vis) - grey(b.vis)), np.abs(a.ir.astype(float) - b.ir)
+        return float(seen.mean()), float(felt.mean())
+
+    seen, felt = change(scene, 0.04)
+    assert seen > 1 and seen > 4 * felt
+    assert change(scene, 0.0) == (0.0, 0.0)
+    assert seen > 3 * change(dry, 0.04)[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_room_is_closed_and_its_people_are_in_it(seed: int) -> None:
+    ir, vis = Scene(seed, SMALL, "indoor", bits=16, **QUIET).render()
+    celsius = ir * KELVIN_PER_COUNT - 273.15
+    assert celsius.min() > 8 and np.median(celsius) > 15  # no sky anywhere
+    assert vis.max() > 40
+    scene = Scene(seed, SMALL, "indoor", people=12)
+    room = scene._plan.room
+    assert room is not None
+    for walker in scene._people:
+        for t in np.linspace(0, 60, 40):
+            pose = walker.pose(float(t))
+            assert abs(pose.x) < room.half and 0 < pose.z < room.depth
+    with pytest.raises(InputError, match="cars is 1; expected a whole number from 0 to 0"):
+        Scene(seed, SMALL, "indoor", cars=1)
+
+
 def test_night_people_are_hot_and_hard_to_see() -> None:
     """The difference that a person makes is larger in the thermal than in the visible frame, in grey levels."""
     ratios = []

@@ -165,7 +165,7 @@ SCHEMES: tuple[Scheme, ...] = (
             Option("height", "whole", 256, "pixels", low=16, high=8192),
             Option("rate", "number", 30.0, "frames a second", low=0.01, high=1000),
             Option("seed", "whole", 0, "which street", low=0),
-            Option("kind", "word", "night", "light and weather", ("night", "dusk", "day", "fog", "smoke")),
+            Option("kind", "word", "night", "light and weather", ("night", "dusk", "day", "fog", "smoke", "rain", "indoor")),
             Option("bits", "whole", 16, "of the infrared view: 8, or 16 for counts of 0.04 K", low=8, high=16),
             Option("noise", "number", None, "kelvin in ir, grey levels in vis (default: 0.05, 1.5)", low=0, high=255),
             Option("jitter", "number", 0.0, "standard deviation of the arrival, ms", low=0, high=10000),

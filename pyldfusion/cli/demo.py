@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="where the pictures go (default: out/demo)")
     add("--size", type=size, default=(640, 480), metavar="WxH", help="default: 640x480")
     add("--seed", type=int, default=1, metavar="N", help="which scene (default: 1)")
-    add("--kind", default="night", help="night (default), dusk, day, fog or smoke")
+    add("--kind", default="night", help="night (default), dusk, day, fog, smoke, rain or indoor")
 
 
 def run(args: argparse.Namespace) -> int:

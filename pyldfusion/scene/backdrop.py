@@ -13,6 +13,7 @@ from .kinds import Kind
 from .light import Lighting
 from .mirror import mirror, streak
 from .plan import Climate, Plan
+from .room import paint_room
 from .shadow import shade_ground
 from .sky import paint_sky
 from .surface import SKY, Surfaces
@@ -86,6 +87,9 @@ class Backdrop:
 
 def _draw(band: Camera, plan: Plan, kind: Kind, lighting: Lighting) -> Surfaces:
     surfaces = Surfaces(band.scaled(FINE))
+    if plan.room is not None:
+        paint_room(surfaces, plan.room, plan.climate)
+        return surfaces
     paint_sky(surfaces, kind, plan.climate, plan.seed % (1 << 20))
     paint_ground(surfaces, plan.road, plan.climate)
     if lighting.sun is not None:

@@ -30,6 +30,8 @@ class Kind:
         sky: apparent temperature of the zenith over the air (the horizon's is nearer the air).
         fog: extinction of visible light per metre.
         smoke: number of plumes; thick: their optical depth in the visible.
+        rain: drops in a cubic metre of air; where there are any, the road is wet.
+        room: a room instead of a street: its floor is the road, ``lit`` the share of lamps that are on.
     """
 
     ambient: Colour
@@ -47,6 +49,8 @@ class Kind:
     fog: Range = (0.0005, 0.003)
     smoke: tuple[int, int] = (0, 1)
     thick: Range = (1.0, 2.5)
+    rain: Range = (0.0, 0.0)
+    room: bool = False
 
 
 KINDS: dict[str, Kind] = {
@@ -118,6 +122,36 @@ KINDS: dict[str, Kind] = {
         fog=(0.002, 0.008),
         smoke=(3, 6),
         thick=(3.0, 7.0),
+    ),
+    "rain": Kind(
+        ambient=(0.115, 0.100, 0.090),
+        zenith=(0.130, 0.112, 0.100),
+        skyline=(0.155, 0.138, 0.128),
+        exposure=(1.5, 2.6),
+        lit=(0.10, 0.35),
+        lamps=True,
+        air=(5, 14),
+        road=(0.2, 1.2),  # all is wet, and nearly as warm as the air
+        wall=(0.3, 1.6),
+        sky=(-9, -3),
+        fog=(0.006, 0.014),
+        rain=(4.0, 10.0),
+        smoke=(0, 0),
+    ),
+    "indoor": Kind(
+        ambient=(0.055, 0.060, 0.062),
+        zenith=(0.0, 0.0, 0.0),
+        skyline=(0.05, 0.05, 0.05),
+        exposure=(1.2, 2.2),
+        lit=(0.25, 0.9),
+        lamps=True,
+        air=(17, 23),
+        road=(-1.5, 0.3),
+        wall=(-1.2, 0.4),
+        sky=(-1, 0),
+        fog=(0.0, 0.002),
+        smoke=(0, 0),
+        room=True,
     ),
 }
 

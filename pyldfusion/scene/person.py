@@ -94,7 +94,7 @@ def _loop(
 ) -> tuple[float, float, tuple[float, float]]:
     """Centre X, Z and half axes of the loop of person ``k``; the first ones are the nearest."""
     close = rng.random() < (0.8, 0.4, 0.1)[min(k, 2)]
-    near = pick(rng, (0.9, 1.6)) * floor if close else pick(rng, (7, 45))
+    near = pick(rng, (0.9, 1.6)) * floor if close else pick(rng, (7, min(45, road.end - 5)))
     across = pick(rng, (0, 1)) * 0.40 * camera.width / camera.focal * near  # where the close ones are in view
     if rng.random() < 0.35:
         at_crossing = road.crossing is not None and not close and rng.random() < 0.7
@@ -103,6 +103,7 @@ def _loop(
         return x, z, (min(pick(rng, (0.6, 1.1)) * road.half, max(across, 1.0) if close else 99), pick(rng, (0.3, 0.7)))
     side = -1 if rng.random() < 0.5 else 1
     ahead = pick(rng, (0.5, 3)) if close else min(pick(rng, (3, 14)), max(near - 1.1 * floor, 0.5))
+    ahead = min(ahead, (road.end - near) / 2)
     z = near + ahead
     x = side * (road.half + pick(rng, (0.4, max(road.walk - 0.3, 0.6))))
     x = side * min(abs(x), across) if close else x + road.axis(z)

@@ -1,11 +1,12 @@
-"""What stands where: a street laid out at random from the seed.
+"""What stands where: a street laid out at random from the seed. Rooms: :mod:`.room`.
 
 Everything here is plain data. Positions across the road are given from its axis, which may bend: ``Road.axis(z)``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from .camera import Camera
 from .kinds import Kind
 from .texture import smoothstep
 
-__all__ = ["Block", "Climate", "Plan", "Post", "Prop", "Road", "Tree", "pick", "plan_street"]
+__all__ = ["Block", "Climate", "Plan", "Post", "Prop", "Road", "Room", "Tree", "pick", "place_camera", "plan_street"]
 
 Colour = tuple[float, float, float]
 
@@ -27,7 +28,7 @@ class Climate:
     """One draw from a :class:`Kind`: the weather and camera settings of a scene. Temperatures in degrees Celsius.
 
     ``wet`` is how much the road mirrors, ``dim`` scales the light of the sky, ``ego``: the camera's car has its head
-    lamps on.
+    lamps on, ``rain``: drops in a cubic metre of air.
     """
 
     air: float
@@ -41,11 +42,15 @@ class Climate:
     dim: float
     lamps: bool
     ego: bool
+    rain: float = 0.0
 
 
 @dataclass(frozen=True)
 class Road:
-    """Metres across from the axis: asphalt to ``half``, kerb, pavement to ``half + walk``, then the ``verge``."""
+    """Metres across from the axis: asphalt to ``half``, kerb, pavement to ``half + walk``, then the ``verge``.
+
+    Nobody walks behind ``end``.
+    """
 
     half: float
     lanes: int
@@ -54,6 +59,7 @@ class Road:
     verge: str
     crossing: float | None
     seed: int
+    end: float = math.inf
 
     def axis(self, z: float) -> float:
         """X of the road's axis at depth ``z``."""
@@ -112,6 +118,27 @@ class Prop:
 
 
 @dataclass(frozen=True)
+class Room:
+    """A room along Z: from ``-half`` to ``half`` across, ``height`` high, closed at ``depth``.
+
+    ``dado``: up to where the walls are darker; ``pitch``: of what hangs on them; ``windows``: on the left (-1), on the
+    right (1) or nowhere; ``heated``: from below the floor; ``lamps``: X, Z and whether it is on.
+    """
+
+    half: float
+    height: float
+    depth: float
+    paint: Colour
+    floor: Colour
+    dado: float
+    pitch: float
+    windows: int
+    heated: bool
+    lamps: tuple[tuple[float, float, bool], ...]
+    seed: int
+
+
+@dataclass(frozen=True)
 class Plan:
     camera: Camera
     climate: Climate
@@ -121,6 +148,7 @@ class Plan:
     posts: tuple[Post, ...]
     props: tuple[Prop, ...]
     seed: int
+    room: Room | None = None
 
 
 WALLS: dict[str, tuple[Colour, ...]] = {  # linear BGR
@@ -135,7 +163,7 @@ LAMP_COLOURS: tuple[Colour, ...] = ((0.28, 0.62, 1.0), (0.38, 0.70, 1.0), (0.80,
 def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
     """Lay out the street of ``seed``: independent of ``size`` but for the camera's pixels."""
     rng = np.random.default_rng([seed, 11])
-    camera = _camera(rng, size)
+    camera = place_camera(rng, size)
     climate = Climate(
         air=pick(rng, kind.air),
         road=pick(rng, kind.road),
@@ -149,6 +177,9 @@ def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
         lamps=kind.lamps,
         ego=kind.lamps and camera.eye < 2.2 and bool(rng.random() < 0.6),
     )
+    if kind.rain[1]:  # drawn apart, so that a street of a seed is the same in all weathers
+        weather = np.random.default_rng([seed, 59])
+        climate = replace(climate, wet=pick(weather, (0.6, 1.0)), rain=pick(weather, kind.rain))
     lanes = int(rng.choice([2, 2, 2, 3, 4]))
     road = Road(
         half=lanes * pick(rng, (3.0, 3.6)) / 2,
@@ -173,7 +204,7 @@ def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
     )
 
 
-def _camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
+def place_camera(rng: np.random.Generator, size: tuple[int, int]) -> Camera:
     """From a dashboard to a pole; the field of view goes with the larger side, so tall pictures see the same street."""
     width, height = size
     high = float(rng.random() ** 2.4)

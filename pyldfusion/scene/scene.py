@@ -28,6 +28,8 @@ from .mirror import streak
 from .person import plan_people
 from .plan import Tree, plan_street
 from .prop import draw_prop
+from .rain import draw_rain
+from .room import plan_room, room_lamps
 from .shadow import cast
 from .smoke import draw_plume, plan_smoke
 from .texture import Array
@@ -62,10 +64,10 @@ class Scene:
     Args:
         seed: which street, 0 or more.
         size: (width, height) in pixels, each 16 to 8192.
-        kind: ``"night"``, ``"dusk"``, ``"day"``, ``"fog"`` or ``"smoke"``.
+        kind: ``"night"``, ``"dusk"``, ``"day"``, ``"fog"``, ``"smoke"``, ``"rain"`` or ``"indoor"``.
         bits: of the thermal frame: 8 gives a gain-controlled uint8 picture, 16 a uint16 one of raw counts of 0.04 K
             (kelvin = 0.04 * count, at most 16383), as a 14-bit camera does.
-        people, cars, plumes: how many, or None to leave it to the seed.
+        people, cars, plumes: how many, or None to leave it to the seed. Indoors there are people alone.
         ir_noise: temporal noise of the thermal camera in kelvin; its fixed pattern has 0.8 times that. 0: none.
         vis_noise: noise of the visible camera in grey levels, up to 1.8 times that in the dark. 0: none.
         ir_blur, vis_blur: standard deviation of a Gaussian blur in pixels. 0: none.
@@ -104,11 +106,16 @@ class Scene:
         self.bits = int(bits)
 
         rng = np.random.default_rng([self.seed, 29])
-        self._plan = plan = plan_street(self.seed, self.size, row)
+        self._plan = plan = (plan_room if row.room else plan_street)(self.seed, self.size, row)
+        outdoors = 0 if row.room else 200
         default = int(rng.integers(2, 8)), int(rng.integers(1, 6)), int(rng.integers(row.smoke[0], row.smoke[1] + 1))
         number = [
-            d if n is None else _whole(name, n, 0, 200)
-            for name, n, d in zip(("people", "cars", "plumes"), (people, cars, plumes), default, strict=True)
+            min(d, most) if n is None else _whole(name, n, 0, most)
+            for name, n, d, most in (
+                ("people", people, default[0], 200),
+                ("cars", cars, default[1], outdoors),
+                ("plumes", plumes, default[2], outdoors),
+            )
         ]
         calm = bool(rng.random() < 0.4)
         self._cars = plan_cars(np.random.default_rng([self.seed, 37]), plan.road, number[1], row.lamps, calm)
@@ -124,6 +131,8 @@ class Scene:
             strength = float(rng.uniform(*row.sun))
             sun = (direction, (0.78 * strength, 0.92 * strength, strength))
         lamps: list[Lamp | Beam] = [lamp for lamp in map(shine, plan.posts) if lamp is not None] if row.lamps else []
+        if plan.room is not None:
+            lamps = list(room_lamps(plan.room))
         if plan.climate.ego:
             lamps.append(Beam((0.0, 0.7, 0.3), (0.0, 1.0), (0.80, 0.94, 1.0), 60.0))
         dim = plan.climate.dim if sun is None else 1.0
@@ -259,6 +268,7 @@ class Scene:
             items.append((plume.z, paint_plume))
         for _, paint in sorted(items, key=lambda item: -item[0]):
             paint(canvas, t)
+        draw_rain(canvas, camera, climate, lighting, self.seed, t)
         return canvas
 
 
