@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pyldfusion.camera.uri import SCHEMES, options_of, parse, table
 from pyldfusion.errors import InputError
+from pyldfusion.scene import KINDS
 
 from .conftest import ROOT
 
@@ -27,6 +28,11 @@ def test_defaults_and_words_are_values(scheme):
             assert option.default is None or option.default in option.words
         if option.default is not None and not isinstance(option.default, bool):
             assert option.read(str(option.default)) == option.default
+
+
+def test_every_kind_of_scene_can_be_a_camera():
+    (words,) = (option.words for option in parse("scene://ir", "source").scheme.options if option.name == "kind")
+    assert words == tuple(KINDS)
 
 
 @pytest.mark.parametrize(

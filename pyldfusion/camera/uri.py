@@ -122,6 +122,7 @@ _HEIGHT = Option("height", "whole", None, "pixels", low=16, high=16384)
 _TIMEOUT = Option("timeout", "number", 5.0, "seconds without a frame after which it is opened anew", low=0.1, high=600)
 
 _CODEC = ("h264", "h265", "mjpeg")
+_SCENES = ("night", "dusk", "day", "fog", "smoke", "rain", "indoor")
 #: Of network streams that GStreamer reads: the codec first.
 _DECODING = (
     Option("codec", "word", None, "of the stream (default: found out)", _CODEC),
@@ -165,7 +166,7 @@ SCHEMES: tuple[Scheme, ...] = (
             Option("height", "whole", 256, "pixels", low=16, high=8192),
             Option("rate", "number", 30.0, "frames a second", low=0.01, high=1000),
             Option("seed", "whole", 0, "which street", low=0),
-            Option("kind", "word", "night", "light and weather", ("night", "dusk", "day", "fog", "smoke", "rain", "indoor")),
+            Option("kind", "word", "night", "light and weather", _SCENES),
             Option("bits", "whole", 16, "of the infrared view: 8, or 16 for counts of 0.04 K", low=8, high=16),
             Option("noise", "number", None, "kelvin in ir, grey levels in vis (default: 0.05, 1.5)", low=0, high=255),
             Option("jitter", "number", 0.0, "standard deviation of the arrival, ms", low=0, high=10000),
