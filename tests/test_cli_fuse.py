@@ -213,6 +213,17 @@ def test_videos_frame_by_frame(folder, fuser, capsys):
         assert np.array_equal(frame, fuser.fuse(ir, vis))
 
 
+def test_a_video_is_smoothed_at_its_own_rate(folder, fuser, capsys):
+    rendered = clips()
+    assert fuse("tir.mkv", "tvis.mkv", "out.mkv", "--temporal", 0.5) == 0
+    with Fuser("lite", engine="onnxruntime", temporal=0.5) as smoothed:
+        expected = list(smoothed.fuse_stream(rendered, times=(k / 12 for k in range(5))))
+    assert all(np.array_equal(frame, fused) for frame, fused in zip(VideoReader("out.mkv"), expected, strict=True))
+    assert not np.array_equal(expected[-1], fuser.fuse(*rendered[-1]))
+    assert fuse("ir", "vis", "out", "--temporal", 0.5) == 2
+    assert "--temporal is for videos; ir and vis are pictures" in capsys.readouterr().err
+
+
 def test_videos_end_with_the_shorter_and_have_a_default_name(folder, capsys):
     clips((3, 5))
     assert fuse("tir.mkv", "tvis.mkv", "--view", "side", "--fps", 30) == 0

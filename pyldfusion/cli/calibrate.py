@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CalibrationError, InputError
-from .cameras import number
 from .console import Console
+from .options import number
 
 if TYPE_CHECKING:
     import numpy as np

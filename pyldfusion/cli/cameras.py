@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..camera.uri import SCHEMES, source_options
 from .console import Console
@@ -15,7 +14,7 @@ from .console import Console
 if TYPE_CHECKING:
     from ..camera.uri import Address
 
-__all__ = ["add_camera_options", "cameras_of", "events_to", "number"]
+__all__ = ["add_camera_options", "cameras_of", "events_to"]
 
 
 def add_camera_options(parser: argparse.ArgumentParser) -> None:
@@ -60,19 +59,3 @@ def events_to(console: Console) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.propagate = propagate
-
-
-def number(low: float | None, kind: type = float) -> Callable[[str], Any]:
-    """A parser for argparse: a finite number, at least ``low``."""
-
-    def read(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or (low is not None and value < low):
-            least = "" if low is None else f" of at least {low:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' * (kind is int)}number{least}")
-        return value
-
-    return read

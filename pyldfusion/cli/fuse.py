@@ -20,12 +20,13 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from ..errors import PyldfusionError
+from ..errors import InputError, PyldfusionError
 from .console import Console
 from .options import (
     add_model_options,
     add_palette,
     add_registration_options,
+    number,
     open_fuser,
     open_registration,
     size,
@@ -63,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="values of 16-bit infrared for black and white")
     add("--fps", type=_rate, metavar="RATE", help="frames a second of a video written (default: the visible video's)")
 
+    add("--temporal", type=number(0), metavar="S",
+        help="of videos: average the network's statistics over so many seconds: calmer; cuts begin anew")  # fmt: skip
+
     add_registration_options(parser)
 
     add = parser.add_argument_group("messages").add_argument
@@ -71,20 +75,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..media import StreamPairs, open_output, open_pairs
+    from ..media import DEFAULT_RATE, StreamPairs, open_output, open_pairs
 
     views = list(dict.fromkeys(args.view or ["fused"]))
     pairs = open_pairs(args.ir, args.vis, args.raw_size)
+    if args.temporal is not None and not isinstance(pairs, StreamPairs):
+        raise InputError(f"--temporal is for videos; {args.ir} and {args.vis} are pictures, each for itself")
     output = open_output(args.out, pairs, views, args.fps)
     registration = open_registration(args)
     thermal = (args.thermal[0], args.thermal[1]) if args.thermal else None
     unit = "frames" if isinstance(pairs, StreamPairs) else "pairs"
     with Console("fuse", pairs.count, unit, args.quiet) as console, warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: console.note(str(message))
-        with open_fuser(args, thermal=thermal) as fuser:
+        with open_fuser(args, thermal=thermal, temporal=args.temporal) as fuser:
             worker = _Worker(fuser, registration, views, args.palette, thermal, console)
             if isinstance(pairs, StreamPairs):
-                return _fuse_stream(pairs, output, worker, args.json)
+                return _fuse_stream(pairs, output, worker, args.json, args.fps or pairs.rate or DEFAULT_RATE)
             return _fuse_files(pairs, output, worker, args.json)
 
 
@@ -121,7 +127,7 @@ def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool
     return 0 if not failed else 1 if written else 2
 
 
-def _fuse_stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: bool) -> int:
+def _fuse_stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: bool, rate: float) -> int:
     """Two videos: one result, which ends where the first of them ends, or fails, or is interrupted."""
     console = worker.console
     record: dict[str, Any] = {"ir": pairs.texts[0], "vis": pairs.texts[1], "error": None}
@@ -131,7 +137,7 @@ def _fuse_stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: b
         with output:
             try:
                 for index, pair in enumerate(pairs):
-                    record |= worker.fuse(pair, index, output, compare=index < EDGE_CHECKS)
+                    record |= worker.fuse(pair, index, output, compare=index < EDGE_CHECKS, at=index / rate)
                     milliseconds.append(record["milliseconds"])
                     console.advance()
             except (PyldfusionError, KeyboardInterrupt) as error:
@@ -187,10 +193,12 @@ class _Worker:
         """Median edge correlation of the first pairs."""
         return statistics.median(self._correlations[:EDGE_CHECKS])
 
-    def fuse(self, pair: Pair, index: int, output: Output, compare: bool = True) -> dict[str, Any]:
+    def fuse(
+        self, pair: Pair, index: int, output: Output, compare: bool = True, at: float | None = None
+    ) -> dict[str, Any]:
         """Fuse one pair and write its views; returns what --json tells. Raises PyldfusionError.
 
-        `compare` says whether to look at the edges of this pair.
+        `compare` says whether to look at the edges of this pair; `at` is its time in a video, in seconds.
         """
         from ..media import grey_if_grey
         from ..registration import edge_correlation, visible_outside
@@ -212,7 +220,7 @@ class _Worker:
             if len(self._correlations) == EDGE_CHECKS:
                 self.warn_if_unregistered()
         start = time.perf_counter()
-        fused = self.fuser.fuse(ir if matrix is None else given, vis, homography=matrix)
+        fused = self.fuser.fuse(ir if matrix is None else given, vis, homography=matrix, time=at)
         milliseconds = 1000 * (time.perf_counter() - start)
         if cover is not None:
             fused = visible_outside(fused, vis, cover)

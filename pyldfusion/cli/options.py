@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..fuser import Fuser
     from ..registration import Registration
 
-__all__ = ["add_model_options", "add_palette", "add_registration_options", "open_fuser", "open_registration", "size"]
+__all__ = [
+    "add_model_options",
+    "add_palette",
+    "add_registration_options",
+    "number",
+    "open_fuser",
+    "open_registration",
+    "size",
+]
+
+
+def number(low: float | None, kind: type = float) -> Callable[[str], Any]:
+    """A parser for argparse: a finite number, at least ``low``."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (low is not None and value < low):
+            least = "" if low is None else f" of at least {low:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' * (kind is int)}number{least}")
+        return value
+
+    return read
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..camera.uri import SCHEMES, options_of, shown
 from ..errors import CameraError, InputError, did_you_mean
-from .cameras import add_camera_options, cameras_of, events_to, number
+from .cameras import add_camera_options, cameras_of, events_to
 from .console import Console
-from .options import add_model_options, add_palette, add_registration_options, open_fuser, open_registration
+from .options import add_model_options, add_palette, add_registration_options, number, open_fuser, open_registration
 
 if TYPE_CHECKING:
     import tomllib

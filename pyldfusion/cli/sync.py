@@ -20,8 +20,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .cameras import add_camera_options, cameras_of, events_to, number
+from .cameras import add_camera_options, cameras_of, events_to
 from .console import Console
+from .options import number
 
 if TYPE_CHECKING:
     from ..camera.sync import Track

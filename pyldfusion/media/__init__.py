@@ -5,9 +5,10 @@ from .images import WRITABLE_SUFFIXES, grey_if_grey, read_image, read_raw, to_ei
 from .outputs import PictureOutput, VideoOutput, open_output
 from .pairing import list_images, match_stems
 from .sources import FilePairs, Pair, StreamPairs, open_pairs, open_stream
-from .video import FrameStream, VideoReader, VideoWriter
+from .video import DEFAULT_RATE, FrameStream, VideoReader, VideoWriter
 
 __all__ = [
+    "DEFAULT_RATE",
     "WRITABLE_SUFFIXES",
     "FilePairs",
     "FrameStream",
