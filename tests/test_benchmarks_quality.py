@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.quality import edge_halo, flat_grid, flat_noise, laplacian_pyramid_fusion, main, mean_fusion
+from trainer.evaluation.scoring import Method
 
 
 def picture(seed: int, shape=(96, 130)) -> np.ndarray:
@@ -144,3 +145,21 @@ def test_a_file_that_is_no_report_of_these_sets_is_an_error(text, tmp_path, caps
 def test_a_folder_without_pairs_is_an_error(tmp_path, capsys):
     assert main(["--data", str(tmp_path)]) == 2
     assert "no folders of infrared and visible" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("engine", "precision"), [(None, "fp32"), ("openvino", "fp32"), ("openvino:bf16", None)])
+def test_models_compute_in_fp32_unless_another_precision_is_named(engine, precision, tmp_path, monkeypatch):
+    # the fastest differs from CPU to CPU, and so would the numbers
+    for kind in ("ir", "vi"):
+        (tmp_path / kind).mkdir()
+        cv2.imwrite(str(tmp_path / kind / "1.png"), picture(0))
+    asked = []
+
+    def network(weights, device=None, engine=None, precision="fp32"):
+        asked.append((weights, engine, precision))
+        return Method(lambda sample: sample.vis)
+
+    monkeypatch.setattr("benchmarks.quality.network", network)
+    option = ["--engine", engine] if engine else []
+    assert main(["--data", str(tmp_path), "--weights", "ours=lite", *option]) == 0
+    assert ("lite", engine, precision) in asked
