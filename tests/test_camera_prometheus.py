@@ -19,7 +19,7 @@ SCENE = "size=64x48&fps=25&repeat=2&frames=8&live=no"
 def scrape(url):
     """Samples by name and labels."""
     parser = pytest.importorskip("prometheus_client.parser")
-    text = urllib.request.urlopen(url, timeout=10).read().decode()
+    text = urllib.request.urlopen(url, timeout=60).read().decode()
     families = list(parser.text_string_to_metric_families(text))
     assert len({family.name for family in families}) == len(families) and all(
         family.documentation for family in families

@@ -15,6 +15,8 @@ from pyldfusion.scene import Scene
 
 __all__ = ["endure"]
 
+LOOK = 1.0  # seconds between two looks at memory and pictures
+
 
 def endure(size: str, seconds: float, model: str, outputs: list[str]) -> dict[str, Any]:
     """The stream at the rate of the engine alone: its share of that rate, memory, latency, pairs."""
@@ -53,14 +55,14 @@ def _engine_rate(fuser: Fuser, size: tuple[int, int], seconds: float) -> float:
 
 
 def _watch(stream: Stream, seconds: float) -> tuple[list[tuple[float, float]], float]:
-    """Run it; (seconds, MB of resident memory) each second, and pictures a second from the second second on."""
+    """Run it; (seconds, MB of resident memory) at each look, and pictures a second from the second look on."""
     memory: list[tuple[float, float]] = []
     counts: list[tuple[float, int]] = []
     done = threading.Event()
 
     def look() -> None:
         start = time.monotonic()
-        while not done.wait(1.0):
+        while not done.wait(LOOK):
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             memory.append((time.monotonic() - start, pages * 4096 / 1e6))
             counts.append((time.monotonic(), stream.shown))

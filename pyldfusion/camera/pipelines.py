@@ -59,12 +59,12 @@ def source_pipeline(address: Address, has: Has) -> str:
         return f"shmsrc socket-path={quoted(target)} is-live=true do-timestamp=true ! {caps} ! {_APPSINK}"
     decode = _decode(address, has)
     if name == "rtp":
-        host, port = _host_port(target)
-        address_ = f"address={quoted(host)} " if host else ""
+        host, port = address.host_port
+        listen = f"address={quoted(host)} " if host else ""
         rtp = CODECS[options["codec"]][0]
         caps = f"application/x-rtp,media=video,clock-rate=90000,encoding-name={rtp}"
         return (
-            f"udpsrc {address_}port={port} caps={quoted(caps)} ! rtpjitterbuffer latency={options['latency']} ! "
+            f"udpsrc {listen}port={port} caps={quoted(caps)} ! rtpjitterbuffer latency={options['latency']} ! "
             f"{decode} ! {_APPSINK}"
         )
     location = quoted(address.url)
@@ -77,7 +77,7 @@ def sink_pipeline(address: Address, has: Has) -> str:
     name, target = address.scheme.name, address.target
     source = f"{_APPSRC} ! videoconvert"
     if name == "rtp":
-        host, port = _host_port(target)
+        host, port = address.host_port
         return f"{source} ! {_encode(address, has)} ! udpsink host={quoted(host)} port={port} sync=false"
     if name == "v4l2":
         return f"{source} ! video/x-raw,format=YUY2 ! v4l2sink device={quoted(target)} sync=false"
@@ -148,8 +148,3 @@ def _caps(kind: str, width: int | None, height: int | None, rate: float | None, 
     if rate is not None:
         parts.append(f"framerate={round(1000 * rate)}/1000")
     return ",".join(parts)
-
-
-def _host_port(target: str) -> tuple[str, int]:
-    host, _, port = target.lstrip("@").rpartition(":")
-    return host, int(port)

@@ -112,6 +112,12 @@ class Address:
         """Scheme and target, password included: what a server is asked for."""
         return f"{self.scheme.name}://{self.target}"
 
+    @property
+    def host_port(self) -> tuple[str, int]:
+        """Of an address that has a port: its host, "" for this machine, and the port."""
+        host, _, port = self.target.partition("/")[0].removeprefix("@").rpartition(":")
+        return host, int(port)
+
 
 #: How addresses end that have a port.
 _PORT = r":(?P<port>\d{1,5})"

@@ -36,7 +36,6 @@ QUERYBUF = _request(3, 9, "buffer")
 QBUF = _request(3, 15, "buffer")
 DQBUF = _request(3, 17, "buffer")
 STREAMON = _request(1, 18, "int")
-STREAMOFF = _request(1, 19, "int")
 S_PARM = _request(3, 22, "streamparm")
 
 _FORMAT = struct.Struct("<I4x12I")  # v4l2_format: type, v4l2_pix_format

@@ -94,26 +94,15 @@ class _Found:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..calibration import load_calibration, save_calibration
+    from ..calibration import save_calibration
     from ..calibration.targets import parse_target
     from ..calibration.views import take_views
-    from ..media import WRITABLE_SUFFIXES
 
     target = parse_target(args.target) if args.target else None
-    count = args.views or (VIEWS if target else VIEWS_AUTO)
-    if args.start and target:
-        raise InputError("--start is for --auto; a target needs none")
-    if args.lens and (target is None or not target.grid[0] or args.add):
-        raise InputError("--lens is for a new calibration with circles or a checkerboard")
-    if args.add and args.distance is None:
-        raise InputError("--add needs --distance M: a calibration has one homography for each distance")
-    if args.check and Path(args.check).suffix.lower() not in WRITABLE_SUFFIXES:  # said before anyone holds a target
-        raise InputError(f"--check {args.check}: not a picture; expected one of {' '.join(WRITABLE_SUFFIXES)}")
+    known = _checked(args, target)
     start = _start(args.start) if args.start else None
-    known = load_calibration(args.output) if args.add else None
     lenses = (known.ir_lens, known.vis_lens) if known else (None, None)
-    if target is None and lenses != (None, None):
-        raise InputError("--add: this calibration has lenses, which --auto does not take into account; use a target")
+    count = args.views or (VIEWS if target else VIEWS_AUTO)
     with Console("calibrate", count, "views", args.quiet) as console:
         views = take_views(args.ir, args.vis, count, args.interval, args.timeout, args.ir_layout)
         try:
@@ -128,19 +117,42 @@ def run(args: argparse.Namespace) -> int:
         if args.check:  # first: if it cannot be written, nothing is
             _write_check(args.check, calibration, args.distance, found.last)
         save_calibration(calibration, args.output)
-        plane = found.plane
-        if args.json:
-            print(json.dumps({
-                "out": args.output, "method": calibration.method, "rmse": round(plane.rmse, 4),
-                "views": [_row(view) for view in found.views], "homography": plane.homography.tolist(),
-                "distance": plane.distance,
-            }))  # fmt: skip
-            return 0
-        for line in _table(found.views):
-            console.result(line)
-        words = f"{plane.rmse:.2f} px {'root mean square error' if target else 'expected error'}"
-        console.result(f"{args.output}: {words}, of {plane.views} view{'s' * (plane.views > 1)}")
+        _report(args, calibration, found, console)
     return 0
+
+
+def _checked(args: argparse.Namespace, target: Target | None) -> Calibration | None:
+    """The calibration that another distance is added to. Raises InputError for options that do not go together."""
+    from ..calibration import load_calibration
+    from ..media import WRITABLE_SUFFIXES
+
+    if args.start and target:
+        raise InputError("--start is for --auto; a target needs none")
+    if args.lens and (target is None or not target.grid[0] or args.add):
+        raise InputError("--lens is for a new calibration with circles or a checkerboard")
+    if args.add and args.distance is None:
+        raise InputError("--add needs --distance M: a calibration has one homography for each distance")
+    if args.check and Path(args.check).suffix.lower() not in WRITABLE_SUFFIXES:  # said before anyone holds a target
+        raise InputError(f"--check {args.check}: not a picture; expected one of {' '.join(WRITABLE_SUFFIXES)}")
+    known = load_calibration(args.output) if args.add else None
+    if known and target is None and (known.ir_lens or known.vis_lens):
+        raise InputError("--add: this calibration has lenses, which --auto does not take into account; use a target")
+    return known
+
+
+def _report(args: argparse.Namespace, calibration: Calibration, found: _Found, console: Console) -> None:
+    plane = found.plane
+    if args.json:
+        print(json.dumps({
+            "out": args.output, "method": calibration.method, "rmse": round(plane.rmse, 4),
+            "views": [_row(view) for view in found.views], "homography": plane.homography.tolist(),
+            "distance": plane.distance,
+        }))  # fmt: skip
+        return
+    for line in _table(found.views):
+        console.result(line)
+    words = f"{plane.rmse:.2f} px {'expected error' if args.auto else 'root mean square error'}"
+    console.result(f"{args.output}: {words}, of {plane.views} view{'s' * (plane.views > 1)}")
 
 
 def _with_target(

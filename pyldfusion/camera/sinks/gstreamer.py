@@ -60,20 +60,20 @@ class RtspSink(Sink):
             raise CameraError(
                 f"{address}: needs GStreamer's RTSP server (gir1.2-gst-rtsp-server-1.0): {error}"
             ) from None
-        where, _, mount = address.target.partition("/")
-        host, _, port = where.lstrip("@").rpartition(":")
+        host, port = address.host_port
+        mount = address.target.partition("/")[2]
         self._feed = Feed()
         self._loop = GLib.MainLoop.new(_context(), False)
         self._server = GstRtspServer.RTSPServer.new()
         self._server.set_address(host or "0.0.0.0")
-        self._server.set_service(port)
+        self._server.set_service(str(port))
         self._server.get_thread_pool().set_max_threads(0)  # clients are served, and so dismissed, by our one thread
         factory = GstRtspServer.RTSPMediaFactory.new()
         factory.set_launch(rtsp_server_pipeline(address, gst.has_element))
         factory.set_shared(False)  # a shared one that ends as the next client comes leaves that without frames
         factory.connect("media-configure", self._configure)
         self._server.get_mount_points().add_factory(f"/{mount}", factory)
-        self._source = self._server.create_source(None) if _can_listen(host, int(port)) else None
+        self._source = self._server.create_source(None) if _can_listen(host, port) else None
         if self._source is None:
             raise CameraError(f"{address}: cannot listen there; is the port in use?")
         self._source.attach(_context())

@@ -41,8 +41,7 @@ class HttpSink(Sink):
     """
 
     def __init__(self, address: Address) -> None:
-        host, _, port = address.target.rpartition(":")
-        host = host.lstrip("@")
+        host, port = address.host_port
         self._quality: int = address.options["quality"]
         self._changed = threading.Condition()
         self._encoding = threading.Lock()
@@ -53,7 +52,7 @@ class HttpSink(Sink):
         self._closed = False
         self.left = 0
         try:
-            self._server = _Server((host, int(port)), _Handler)
+            self._server = _Server((host, port), _Handler)
         except OSError as error:
             raise CameraError(
                 f"{address}: cannot listen there ({error.strerror or error}); is the port in use?"
