@@ -15,6 +15,7 @@ import pytest
 from pyldfusion.camera import CameraPair, Events, parse
 from pyldfusion.camera.frame import Stamper
 from pyldfusion.camera.handover import Ended, Handover
+from pyldfusion.camera.latency import Rate
 from pyldfusion.camera.sources import BadFrame, Camera, Taken, open_device
 from pyldfusion.camera.sources.base import back_off
 from pyldfusion.errors import CameraError, InputError
@@ -347,6 +348,25 @@ def test_pairs_of_live_scenes_have_one_content():
     assert all(abs(pair.skew) <= 0.0251 for pair in taken if not pair.held)
     assert sum(not pair.held for pair in taken) >= 3
     assert [pair.number for pair in taken] == sorted(pair.number for pair in taken)
+
+
+def test_pairs_that_the_caller_is_too_slow_for_are_counted():
+    scene = "size=48x32&fps=200&repeat=1&frames=40"
+    with CameraPair(f"scene://ir?{scene}", f"scene://vis?{scene}") as pairs:
+        given = sum(time.sleep(0.02) is None for _ in pairs)
+        assert pairs.skipped > 0 and given + pairs.skipped == pairs.stats()["paired"]
+
+
+def test_a_rate_falls_when_nothing_comes_any_more():
+    rate = Rate(2.0)
+    assert rate.value(0.0) == 0
+    for k in range(100):
+        rate.tick(k / 25)
+    assert rate.value(99 / 25) == pytest.approx(25) and rate.value(99 / 25 + 10) <= 0.1
+    slow = Rate(2.0)
+    for k in range(3):
+        slow.tick(5.0 * k)
+    assert slow.value(11.0) == pytest.approx(0.2)
 
 
 def test_a_file_with_a_camera_is_played_at_its_rate(video):

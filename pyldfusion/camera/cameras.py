@@ -42,6 +42,9 @@ class CameraPair:
         registration: how infrared lies on visible pictures, a ``Registration``, a calibration or the path of one: pairs
             then unpack as pictures of one view. Their frames stay as they came.
 
+    Attributes:
+        skipped: pairs of cameras that were left out because a newer one was there.
+
     Raises:
         InputError: an address, a policy or a calibration that cannot be.
         CameraError: a camera that cannot be opened.
@@ -84,6 +87,7 @@ class CameraPair:
             self.close()
             raise
         self._started = False
+        self.skipped = 0
 
     def __enter__(self) -> CameraPair:
         return self
@@ -161,6 +165,7 @@ class CameraPair:
                         return
                     self._lock.wait(TICK)
                     continue
+            self.skipped += len(pairs) - 1
             yield pairs[-1]
 
     def _every(self) -> Iterator[FramePair]:

@@ -40,17 +40,29 @@ class Latencies:
 
 
 class Rate:
-    """Events a second, over the last few seconds."""
+    """Events a second, over the last few seconds, from any thread; it falls when none come any more."""
 
     def __init__(self, seconds: float = 2.0) -> None:
         self._seconds = seconds
         self._times: deque[float] = deque()
+        self._lock = threading.Lock()
 
-    def tick(self) -> float:
-        """One more event; the rate."""
-        now = time.monotonic()
-        self._times.append(now)
+    def tick(self, now: float | None = None) -> None:
+        """One more event, at ``time.monotonic()``."""
+        with self._lock:
+            self._times.append(time.monotonic() if now is None else now)
+            self._forget(self._times[-1])
+
+    def value(self, now: float | None = None) -> float:
+        """The rate at ``time.monotonic()``."""
+        with self._lock:
+            now = time.monotonic() if now is None else now
+            self._forget(now)
+            if len(self._times) < 2:
+                return 0.0
+            first, last = self._times[0], self._times[-1]
+            return (len(self._times) - 1) / max(last - first, now - last, 1e-6)
+
+    def _forget(self, now: float) -> None:
         while len(self._times) > 2 and now - self._times[0] > self._seconds:
             self._times.popleft()
-        passed = now - self._times[0]
-        return (len(self._times) - 1) / passed if passed > 0 else 0.0

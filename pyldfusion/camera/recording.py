@@ -199,6 +199,7 @@ class Recording:
     """
 
     live = False
+    skipped = 0
     registration = None  # is not recorded: the frames are as they came
 
     def __init__(self, folder: str | Path, events: Events | None = None) -> None:

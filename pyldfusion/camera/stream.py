@@ -82,7 +82,6 @@ class Stream:
             self._preparer.drift.wait = not pairs.live
         self._view, self._palette, self._words = view, palette, words
         self._latencies, self._rate = Latencies(), Rate()
-        self._now_rate = 0.0
         self._limit: int | None = None
         self._error: BaseException | None = None
         self.fused = self.alone = self.shown = 0
@@ -159,8 +158,8 @@ class Stream:
             "fused": self.fused,
             "alone": self.alone,
             "shown": self.shown,
-            "skipped": self._ready.dropped,
-            "rate": round(self._now_rate, 2),
+            "skipped": self._ready.dropped + self._pairs.skipped,
+            "rate": round(self._rate.value(), 2),
             "latency_ms": self._latencies.milliseconds(),
             "cameras": self._pairs.stats(),
             "outputs": {
@@ -252,9 +251,9 @@ class Stream:
                 ir = black if prepared.ir is None else prepared.ir
                 vis = picture if prepared.vis is None else prepared.vis
                 picture = view_picture(self._view, ir, vis, picture, self._palette)
-            self._now_rate = self._rate.tick()
+            self._rate.tick()
             if self._words:
-                text = overlay_text(self._now_rate, self._latencies.last("total"), pair.skew, prepared.flags)
+                text = overlay_text(self._rate.value(), self._latencies.last("total"), pair.skew, prepared.flags)
                 picture = overlay(picture, text)
             self._latencies.add("show", time.monotonic() - fused.done)
             frame = pair.vis or pair.ir
