@@ -52,7 +52,7 @@ def screen(server, monkeypatch):
     return look
 
 
-def show_until(window, condition, picture=PICTURE, seconds=20):
+def show_until(window, condition, picture=PICTURE, seconds=120):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         window.write(picture, 0.0)

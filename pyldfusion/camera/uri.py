@@ -225,12 +225,13 @@ SCHEMES: tuple[Scheme, ...] = (
         )
         for name in ("http", "https")
     ),
-    Scheme(
+    Scheme(  # the last one's options are those that --help explains
         "v4l2", "source", "v4l2:///dev/video0?format=Y16", "a USB or built-in camera; also /dev/video0, or 0",
         "OpenCV; V4L2 itself for 16 bits and raw", "not run on hardware; a simulated driver",
         (
             _WIDTH, _HEIGHT, _RATE, Option("format", "text", None, "up to four letters: Y16, YUYV, MJPG, ..."),
-            Option("raw", "yes/no", False, "frames as they are sent, YUYV as [H,W,2]; Y10 to Y16 always are"), _TIMEOUT,
+            Option("raw", "yes/no", False, "frames as they are sent, YUYV as [H,W,2]; Y10 to Y16 always are"),
+            replace(_TIMEOUT, help=f"{_TIMEOUT.help} (v4l2 through OpenCV: 10)"),
         ), r"/dev/\S+",
     ),
     Scheme(
