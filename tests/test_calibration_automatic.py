@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from benchmarks.registration import random_homography, spoilt
 from pyldfusion import CalibrationError, InputError
 from pyldfusion.calibration import Calibration, Plane, align, load_calibration, save_calibration
 from pyldfusion.calibration.automatic import default_start, search
+from pyldfusion.calibration.blocks import refine
 from pyldfusion.calibration.drift import Drift
 from pyldfusion.calibration.geometry import grid_error
 from pyldfusion.camera import Events
@@ -146,6 +148,27 @@ def test_nothing_is_moved_where_nothing_is_off_or_nothing_tells(pairs):
     for numbers in ({"limit": 0.0}, {"interval": float("nan")}):
         with pytest.raises(InputError, match="above 0"):
             Drift(**numbers)
+
+
+def test_a_look_at_pictures_of_another_size_does_not_count(pairs, monkeypatch):
+    ir, vis = pairs[1]
+    may, looks = threading.Event(), []
+
+    def slow(irs, *rest):
+        may.wait(120)
+        looks.append(irs[0].shape)
+        return refine(irs, *rest)
+
+    monkeypatch.setattr("pyldfusion.calibration.drift.refine", slow)
+    drift, registration = Drift(interval=1), Registration()
+    for tick in range(4):
+        registration = drift(registration, ir, vis, tick / 4)
+    first = drift._thread
+    small = [cv2.resize(frame, (160, 120)) for frame in (ir, vis)]
+    registration = drift(registration, *small, 1.0)  # while that look is under way
+    may.set()
+    first.join(120)
+    assert looks == [ir.shape[:2]] and drift._look is None
 
 
 def test_a_stream_follows_drift(tmp_path, pairs):

@@ -114,6 +114,13 @@ def test_what_is_no_recording(tmp_path):
             list(Recording(tmp_path))
 
 
+def test_a_recording_without_its_video(tmp_path):
+    record(tmp_path, [FramePair(frame(0), None, None, False, 0)])
+    (tmp_path / "ir.mkv").unlink()
+    with pytest.raises(InputError, match=r"ir\.mkv: no such file"):
+        list(Recording(tmp_path))
+
+
 def test_a_live_stream_recorded_and_replayed_gives_the_same_pictures(tmp_path, capsys):
     """Every pair of a run from files, with gain over time and held frames, and again from its recording."""
     scenes = [f"scene://{view}?size=64x48&live=no&seed=2&repeat=3&frames=12" for view in ("ir", "vis")]

@@ -110,16 +110,19 @@ class Drift:
             self._thread.join()
 
     def _restart(self) -> None:
-        self._pairs, self._look, self._before = [], None, None
+        """Forget what was seen, and what a look that is under way will find."""
+        self._pairs, self._look, self._before, self._thread = [], None, None, None
 
     def _compare(self, pairs: list[tuple[Plane, Plane]]) -> None:
         irs, viss = [ir for ir, _ in pairs], [vis for _, vis in pairs]
         try:
             matrix, blocks, shifts = refine(irs, viss, np.eye(3), LEVEL)
             scale = max(viss[0].shape) / max(blocks.size)
-            self._look = _Look(matrix, scale * spread(blocks, LEVEL.stiffness), support(blocks, shifts))
+            look = _Look(matrix, scale * spread(blocks, LEVEL.stiffness), support(blocks, shifts))
         except (cv2.error, np.linalg.LinAlgError):  # a picture without any structure
-            self._look = None
+            return
+        if self._thread is threading.current_thread():  # else pictures have another size by now
+            self._look = look
 
     def _judge(self, registration: Registration, box: tuple[int, int, int, int]) -> Registration:
         now, before = self._look, self._before

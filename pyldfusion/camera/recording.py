@@ -266,6 +266,8 @@ class _Reader:
         dtype, *shape = line["kind"]
         while self._frame is None or self._place < line["frame"]:
             if self._capture is None:
+                if not self._path.is_file():
+                    raise InputError(f"{self._path}: no such file; the recording is damaged")
                 self._capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
                 if len(shape) == 2:
                     self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)  # which would make colours of 8 bits of it
