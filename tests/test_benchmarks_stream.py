@@ -32,7 +32,7 @@ def settled():
 def test_a_stream_survives(fault, settled):
     if fault.name == "full disk" and not faults.can_mount():
         pytest.skip("mounting a small file system is not permitted here")
-    row = faults.inject(fault, 0.5)  # which fails when new pairs do not come again
+    row = faults.inject(fault, 0.5 if fault.network else 0.2)  # which fails when new pairs do not come again
     assert not row["hung"] and row["threads"][1] <= row["threads"][0] and row["files"][1] <= row["files"][0]
     assert set(EVENTS[fault.name]) <= row["events"].keys()
     assert fault.name in faults.markdown([row])
@@ -40,6 +40,7 @@ def test_a_stream_survives(fault, settled):
 
 def test_a_short_run_has_all_figures(monkeypatch):
     monkeypatch.setattr("benchmarks.stream.endurance.LOOK", 0.1)
+    monkeypatch.setattr("benchmarks.stream.endurance.DRAWN", 2)
     figures = stream.endure("64x48", 1.2, "lite", ["null://"])
     assert 0 < figures["share"] < 2 and figures["engine_alone_per_s"] > 0
     assert figures["latency_ms"]["total"]["p99"] > 0 and figures["events"] == {}

@@ -16,6 +16,7 @@ from pyldfusion.scene import Scene
 __all__ = ["endure"]
 
 LOOK = 1.0  # seconds between two looks at memory and pictures
+DRAWN = 24  # frames of the scene, shown again and again
 
 
 def endure(size: str, seconds: float, model: str, outputs: list[str]) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def endure(size: str, seconds: float, model: str, outputs: list[str]) -> dict[st
     width, height = map(int, size.split("x"))
     with Fuser(model) as fuser:
         alone = _engine_rate(fuser, (width, height), min(10.0, seconds / 3))
-        scene = f"size={size}&rate={alone:.3f}&repeat=24&seed=1"
+        scene = f"size={size}&rate={alone:.3f}&repeat={DRAWN}&seed=1"
         with (
             CameraPair(f"scene://ir?{scene}", f"scene://vis?{scene}", alone=True) as pairs,
             Stream(fuser, pairs, outputs) as stream,
