@@ -126,6 +126,16 @@ def test_scenes_show_one_moment_in_two_views():
         assert ir[k].time == vis[k].time == pytest.approx(k / 5)
 
 
+def test_a_street_is_drawn_once_for_both_views(monkeypatch):
+    from pyldfusion.scene import Scene
+
+    drawn, render = [], Scene.render
+    monkeypatch.setattr(Scene, "render", lambda scene, t: drawn.append(t) or render(scene, t))
+    with CameraPair(f"scene://ir?{SMALL}&frames=12", f"scene://vis?{SMALL}&frames=12") as pairs:
+        assert len(list(pairs)) == 12
+    assert sorted(drawn) == pytest.approx([k / 30 for k in range(12)])
+
+
 def test_a_scene_drops_and_jitters_by_its_seed():
     text = f"scene://ir?{SMALL}&frames=60&repeat=1&drops=0.3&jitter=3&lag=40"
     frames, _ = read_all(text)

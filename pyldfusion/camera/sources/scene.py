@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any
 
@@ -20,8 +21,42 @@ __all__ = ["SceneDevice"]
 _EPOCH = time.monotonic()
 
 
+#: Frames that one view may be ahead of the other with both drawn once; a pair of files is read ahead by 6.
+KEPT = 8
+
+
+class _Street:
+    """A scene of which two devices show a view each: what was drawn for one is there for the other."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._scene = Scene(*args, **options)
+        self._drawn: dict[float, Future[Any]] = {}
+        self._lock = threading.Lock()
+
+    def view(self, name: str, t: float) -> Any:
+        """A view (``"ir"`` or ``"vis"``) of the moment ``t``; waits where it is being drawn already."""
+        with self._lock:
+            drawn = self._drawn.get(t)
+            known = drawn is not None
+            if drawn is None:
+                drawn = self._drawn[t] = Future()
+                if len(self._drawn) > KEPT:
+                    del self._drawn[next(iter(self._drawn))]
+        if not known:
+            try:
+                drawn.set_result(self._scene.render(t))
+            except BaseException as error:
+                drawn.set_exception(error)
+        return getattr(drawn.result(), name)
+
+    def forget(self) -> None:
+        """Give the pictures back."""
+        with self._lock:
+            self._drawn.clear()
+
+
 #: Drawing what stands still takes a second or more, and both views have it in common.
-_scene = lru_cache(maxsize=4)(Scene)
+_street = lru_cache(maxsize=4)(_Street)
 
 
 class SceneDevice:
@@ -39,13 +74,14 @@ class SceneDevice:
         self._options = options
         self.live: bool = options["live"]
         self.rate: float = options["rate"]
+        self._street: _Street | None = None
         self._drawn: dict[int, Any] = {}
 
     def open(self, stop: threading.Event) -> None:
         options = self._options
         noise = {} if options["noise"] is None else {f"{self._view}_noise": options["noise"]}
         size = options["width"], options["height"]
-        self._scene = _scene(options["seed"], size, options["kind"], bits=options["bits"], **noise)
+        self._street = _street(options["seed"], size, options["kind"], bits=options["bits"], **noise)
         for k in range(options["repeat"]):  # before the clock counts
             self._draw(k)
         self._stop = stop
@@ -76,12 +112,15 @@ class SceneDevice:
 
     def close(self) -> None:
         self._drawn.clear()
+        if self._street is not None:
+            self._street.forget()
 
     def _draw(self, k: int) -> Any:
+        assert self._street is not None
         repeat = self._options["repeat"]
         if not repeat:
-            return getattr(self._scene.render(k / self.rate), self._view)
+            return self._street.view(self._view, k / self.rate)
         k %= repeat
         if k not in self._drawn:
-            self._drawn[k] = getattr(self._scene.render(k / self.rate), self._view)
+            self._drawn[k] = self._street.view(self._view, k / self.rate)
         return self._drawn[k]
