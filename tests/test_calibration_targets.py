@@ -157,6 +157,9 @@ def test_lenses_are_found_from_tilted_views():
     assert grid_error(fit.homography, truth / truth[2, 2], SIZE) < 6  # the centres are less sure than their relation
     with pytest.raises(CalibrationError, match="6 views"):
         find_lens([views[0].ir] * 5, (7, 5), SIZE, "infrared")
+    upright = np.mgrid[:7, :5].T.reshape(-1, 2) * 40.0 + 100
+    with pytest.raises(CalibrationError, match="tilt the target differently"):
+        find_lens([upright] * 6, (7, 5), SIZE, "infrared")
     with pytest.raises(CalibrationError, match="no lens explains"):
         find_lens([view.ir + rng.normal(0, 5, view.ir.shape) for view in views], (7, 5), SIZE, "infrared")
 

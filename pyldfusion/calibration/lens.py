@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -37,10 +38,13 @@ def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: 
         )
     flat = np.zeros((grid[0] * grid[1], 3), np.float32)
     flat[:, :2] = np.mgrid[: grid[0], : grid[1]].T.reshape(-1, 2)
-    error, matrix, distortion, *_ = cv2.calibrateCamera(
-        [flat] * len(views), [points.astype(np.float32) for points in views], size, np.eye(3), np.zeros(5),
-        flags=cv2.CALIB_FIX_K3 | cv2.CALIB_FIX_ASPECT_RATIO,
-    )  # fmt: skip
+    try:
+        error, matrix, distortion, *_ = cv2.calibrateCamera(
+            [flat] * len(views), [points.astype(np.float32) for points in views], size, np.eye(3), np.zeros(5),
+            flags=cv2.CALIB_FIX_K3 | cv2.CALIB_FIX_ASPECT_RATIO,
+        )  # fmt: skip
+    except cv2.error:  # of views without any tilt
+        error, matrix, distortion = math.inf, np.eye(3), np.zeros(5)
     most = MOST_RMSE * max(size) / 640
     if not (np.isfinite(matrix).all() and error <= most):
         raise CalibrationError(
