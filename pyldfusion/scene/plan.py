@@ -14,7 +14,20 @@ from .camera import Camera
 from .kinds import Kind
 from .texture import smoothstep
 
-__all__ = ["Block", "Climate", "Plan", "Post", "Prop", "Road", "Room", "Tree", "pick", "place_camera", "plan_street"]
+__all__ = [
+    "Block",
+    "Climate",
+    "Plan",
+    "Post",
+    "Prop",
+    "Road",
+    "Room",
+    "Tree",
+    "pick",
+    "place_camera",
+    "plan_street",
+    "weather",
+]
 
 Colour = tuple[float, float, float]
 
@@ -160,26 +173,25 @@ WALLS: dict[str, tuple[Colour, ...]] = {  # linear BGR
 LAMP_COLOURS: tuple[Colour, ...] = ((0.28, 0.62, 1.0), (0.38, 0.70, 1.0), (0.80, 0.95, 1.0), (1.0, 0.96, 0.88))
 
 
+def weather(rng: np.random.Generator, kind: Kind) -> dict[str, float]:
+    """What a :class:`Climate` draws from its kind alone."""
+    return {name: pick(rng, getattr(kind, name)) for name in ("air", "road", "wall", "sky", "fog", "exposure", "lit")}
+
+
 def plan_street(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
     """Lay out the street of ``seed``: independent of ``size`` but for the camera's pixels."""
     rng = np.random.default_rng([seed, 11])
     camera = place_camera(rng, size)
     climate = Climate(
-        air=pick(rng, kind.air),
-        road=pick(rng, kind.road),
-        wall=pick(rng, kind.wall),
-        sky=pick(rng, kind.sky),
-        fog=pick(rng, kind.fog),
-        exposure=pick(rng, kind.exposure),
-        lit=pick(rng, kind.lit),
+        **weather(rng, kind),
         wet=float(rng.uniform(0.3, 1.0)) if rng.random() < 0.3 and not kind.sun[1] else 0.0,
         dim=float(rng.uniform(0.45, 1.4)),
         lamps=kind.lamps,
         ego=kind.lamps and camera.eye < 2.2 and bool(rng.random() < 0.6),
     )
-    if kind.rain[1]:  # drawn apart, so that a street of a seed is the same in all weathers
-        weather = np.random.default_rng([seed, 59])
-        climate = replace(climate, wet=pick(weather, (0.6, 1.0)), rain=pick(weather, kind.rain))
+    if kind.rain[1]:  # drawn apart, so that the street of a seed is the same in all weathers
+        apart = np.random.default_rng([seed, 59])
+        climate = replace(climate, wet=pick(apart, (0.6, 1.0)), rain=pick(apart, kind.rain))
     lanes = int(rng.choice([2, 2, 2, 3, 4]))
     road = Road(
         half=lanes * pick(rng, (3.0, 3.6)) / 2,

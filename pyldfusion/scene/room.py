@@ -9,7 +9,7 @@ import numpy as np
 
 from .kinds import Kind
 from .light import Lamp
-from .plan import Climate, Colour, Plan, Prop, Road, Room, pick, place_camera
+from .plan import Climate, Colour, Plan, Prop, Road, Room, pick, place_camera, weather
 from .surface import Surfaces
 from .texture import Array, bgr, fbm, hash_table, ramp, stripe
 
@@ -28,13 +28,7 @@ def plan_room(seed: int, size: tuple[int, int], kind: Kind) -> Plan:
     half, height, depth = pick(rng, (1.9, 4.5)), pick(rng, (2.7, 3.8)), pick(rng, (18, 34))
     camera = replace(place_camera(rng, size), eye=pick(rng, (1.4, height - 0.7)))
     climate = Climate(
-        air=pick(rng, kind.air),
-        road=pick(rng, kind.road),
-        wall=pick(rng, kind.wall),
-        sky=pick(rng, kind.sky),
-        fog=pick(rng, kind.fog),
-        exposure=pick(rng, kind.exposure),
-        lit=pick(rng, kind.lit),
+        **weather(rng, kind),
         wet=pick(rng, (0.15, 0.5)),
         dim=pick(rng, (0.5, 1.3)),
         lamps=True,
