@@ -89,6 +89,8 @@ def test_other_sizes_of_the_same_aspect_are_scaled():
         ({"homographies": [3]}, r"homographies\[0\]"),
         ({"homographies": [{"matrix": [[1, 0, 0]] * 3}]}, "last entry"),
         ({"homographies": [{"matrix": "x"}]}, "finite"),
+        ({"homographies": [{"matrix": [[10**400, 0, 0], [0, 1, 0], [0, 0, 1]]}]}, "finite"),
+        ({"homographies": [{"matrix": np.eye(3).tolist(), "distance": 10**400}]}, "distance"),
         ({"homographies": [{"matrix": np.eye(3).tolist(), "distance": 0}]}, "distance"),
         ({"homographies": [{"matrix": np.eye(3).tolist(), "rmse": "good"}]}, "rmse"),
         ({"method": 3}, "text"),
@@ -110,9 +112,12 @@ def test_a_calibration_is_no_bare_matrix(tmp_path):
 
 def test_files_that_are_no_json(tmp_path):
     (tmp_path / "c.json").write_bytes(b"\xff{")
-    for name, words in (("c.json", "--homography"), ("none.json", "cannot be read")):
+    (tmp_path / "deep.json").write_bytes(b"[" * 100_000)
+    for name, words in (("c.json", "--homography"), ("deep.json", "--homography"), ("none.json", "cannot be read")):
         with pytest.raises(CalibrationError, match=words):
             load_calibration(tmp_path / name)
+    with pytest.raises(InputError, match="not a homography file"):
+        load_homography(tmp_path / "deep.json")
     with pytest.raises(InputError, match="cannot write"):
         save_calibration(Calibration(IR, VIS, (plane_at(2),)), tmp_path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,7 +193,7 @@ def load_calibration(path: str | Path) -> Calibration:
         raise CalibrationError(
             f"{path}: cannot be read ({error.strerror}); pyldfusion calibrate writes such files"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(
             f"{path}: not a calibration file ({error}); a bare matrix goes to --homography"
         ) from error
@@ -257,15 +258,16 @@ def _read_plane(row: Any, name: str) -> Plane:
 
 def _number(row: Mapping[str, Any], key: str, name: str, least: float) -> float:
     value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and least <= value <= sys.float_info.max):
         raise CalibrationError(f"{name}.{key} is {value!r}; expected a number of at least {least:g}")
-    return value
+    return float(value)
 
 
 def _array(value: Any, name: str) -> NDArray[np.float64]:
     try:
         array = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.array(math.nan)
     if not np.isfinite(array).all():
         raise CalibrationError(f"{name} is {value!r}; expected finite numbers")

@@ -38,7 +38,7 @@ def load_homography(path: str | Path) -> NDArray[np.float64]:
         else:
             lines = [line.split("#")[0] for line in path.read_text("utf-8").splitlines()]
             found = [float(word) for word in " ".join(lines).replace(",", " ").replace(";", " ").split()]
-    except (OSError, ValueError, EOFError, SystemError, cv2.error) as error:  # SystemError: FileStorage on rubbish
+    except (OSError, ValueError, EOFError, RecursionError, SystemError, cv2.error) as error:  # FileStorage: SystemError
         raise InputError(f"{path}: not a homography file ({error}); expected nine numbers, three a row") from error
     return checked_homography(_choose(found, path), str(path))
 
@@ -70,7 +70,7 @@ def _choose(found: Any, path: Path) -> NDArray[np.float64]:
 def _as_matrix(value: Any) -> NDArray[np.float64] | None:
     try:
         matrix = np.asarray(value, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return matrix.reshape(3, 3) if matrix.shape in ((3, 3), (9,)) else None
 

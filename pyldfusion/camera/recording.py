@@ -212,7 +212,7 @@ class Recording:
             self._pairs = [json.loads(line) for line in lines]
         except OSError as error:
             raise InputError(f"{folder}: no recording ({INDEX}: {error.strerror}); --record makes one") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(f"{folder}: {INDEX} is damaged") from None
         self.rates = tuple(_rate(self._folder / f"{name}.mkv") for name in SIDES)
 
