@@ -258,10 +258,9 @@ def _read_plane(row: Any, name: str) -> Plane:
 
 def _number(row: Mapping[str, Any], key: str, name: str, least: float) -> float:
     value = row.get(key)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not (number and least <= value <= sys.float_info.max):
-        raise CalibrationError(f"{name}.{key} is {value!r}; expected a number of at least {least:g}")
-    return float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= sys.float_info.max:
+        return float(value)
+    raise CalibrationError(f"{name}.{key} is {value!r}; expected a number of at least {least:g}")
 
 
 def _array(value: Any, name: str) -> NDArray[np.float64]:
