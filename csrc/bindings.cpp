@@ -1,5 +1,5 @@
-// All of pybind11, with bindings_frames.cpp. pyldfusion/kernels.py is the only caller; it has checked types, shapes, sizes and boxes, and the
-// checks here only keep memory safe should it ever err.
+// All of pybind11, with bindings_frames.cpp. pyldfusion/kernels.py is the only caller; it has checked types, shapes,
+// sizes and boxes, and the checks here only keep memory safe should it ever err.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyldfusion.artefact import open_artefact
+from pyldfusion.errors import InputError
 from pyldfusion.generator import Generator, load_generator
 
 from .calibration import feeds
@@ -81,7 +82,7 @@ def export(job: Job, network: Generator | None = None) -> Result:
         **(int8.metadata if int8 else {}),
     }
     own = {"shape": job.shape, **job.own} if job.format.built else {}
-    with tempfile.TemporaryDirectory(dir=job.output.parent, prefix=".export-") as folder:
+    with _folder_beside(job.output) as folder:
         staged = Path(folder) / job.output.name
         format_module.write_model(model, staged, about, **own)
         report = None
@@ -115,6 +116,17 @@ def export(job: Job, network: Generator | None = None) -> Result:
     if job.triton is not None and result.passed:
         write_repository(open_artefact(result.path), job.triton)
     return result
+
+
+def _folder_beside(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """On the file system of ``path``, so that files are moved from there and not copied."""
+    try:
+        return tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-")
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; check the folder and its free space, or give another "
+            "place with -o"
+        ) from error
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:

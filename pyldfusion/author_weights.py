@@ -88,7 +88,7 @@ def load_author_files(paths: Sequence[str | Path]) -> dict[str, Tensor]:
             IndexError,
             zipfile.BadZipFile,
         ) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
             raise ArtefactError(
                 f"{path} is not a weight file that can be read safely ({reason}); expected the authors' "
                 "Enc_final.pt and Dec_final.pt (LDFusion) or final.pt (LD-Lite)"

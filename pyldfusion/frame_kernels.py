@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DtypeError, InputError
-from .native import _native, same_place, thread_count
+from .native import _native, checked_dtype, same_place, thread_count
 
 __all__ = ["FORMATS", "frame_to_plane", "plane_to_frame"]
 
@@ -223,6 +223,8 @@ def _frame(name: str, frame: Pixels, format: str, written: bool = False) -> _Fra
 
 def _nv12(name: str, frame: Pixels, written: bool) -> _Frame:
     if isinstance(frame, tuple):
+        if len(frame) != 2:
+            raise InputError(f"{name} is a tuple of {len(frame)}; expected (Y, UV) for 'nv12'")
         luma, chroma = (_array(name, part, written, np.uint8) for part in frame)
         if chroma.ndim == 3 and chroma.shape[2] == 2:
             pairs_packed = chroma.strides[2] == 1 and chroma.strides[1] == 2
@@ -313,10 +315,7 @@ def _size(size: Any) -> tuple[int, int]:
 
 
 def _plane_dtype(dtype: Any) -> np.dtype[Any]:
-    wanted = np.dtype(dtype)
-    if wanted not in _PLANES:
-        raise DtypeError(f"dtype is {wanted}; expected float32, float16 or uint8")
-    return wanted
+    return checked_dtype(dtype, *_PLANES)
 
 
 def _matrix(matrix: Any) -> NDArray[np.float64] | None:

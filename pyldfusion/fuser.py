@@ -167,8 +167,9 @@ class Fuser:
         """What computes here, as a new dict.
 
         ``model`` (as given), ``model_chosen`` (why), ``variant``, ``weights`` (how they are stored), ``engine``,
-        ``engine_version``, ``precision`` (computed in), ``device``, ``threads``, ``sha256`` (of the file, "" without
-        one), ``clip_trained`` (as the file says, or "unknown") and ``metadata`` (all the file says of itself).
+        ``engine_version``, ``precision`` (computed in), ``device``, ``threads``, ``temporal`` (seconds, or None),
+        ``sha256`` (of the file, "" without one), ``clip_trained`` (as the file says, or "unknown") and ``metadata``
+        (all the file says of itself).
         """
         metadata = dict(self._artefact.metadata)
         return {

@@ -18,7 +18,7 @@ except ImportError as error:
         "checkout build it with `python setup.py build_ext --inplace`"
     ) from error
 
-__all__ = ["_native", "checked_array", "packed", "same_place", "thread_count"]
+__all__ = ["_native", "checked_array", "checked_dtype", "packed", "same_place", "thread_count"]
 
 
 def thread_count(threads: int | None = None) -> int:
@@ -58,6 +58,18 @@ def checked_array(name: str, value: Any, axes: tuple[str, ...], *dtypes: type[np
     if array.ndim != len(axes):
         raise InputError(f"{name} has shape {array.shape}; expected [{','.join(axes)}], {len(axes)} dimensions")
     return array
+
+
+def checked_dtype(dtype: Any, *dtypes: type[np.generic]) -> np.dtype[Any]:
+    """``dtype``, as a name or whatever NumPy takes for one, or an error if it is none of these."""
+    try:
+        wanted = np.dtype(dtype)
+        if wanted in dtypes:
+            return wanted
+        given = str(wanted)
+    except TypeError:
+        given = repr(dtype)
+    raise DtypeError(f"dtype is {given}; expected one of {', '.join(np.dtype(known).name for known in dtypes)}")
 
 
 def packed(array: NDArray[Any]) -> NDArray[Any]:

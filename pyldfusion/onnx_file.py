@@ -66,11 +66,11 @@ def read_metadata(path: Path) -> dict[str, str]:
     opsets = []
     for number, value in _fields(memoryview(path.read_bytes())):
         if number == _MODEL_METADATA:
-            entry = {n: bytes(v).decode() for n, v in _fields(value)}
+            entry = {n: _text(v) for n, v in _fields(value)}
             metadata[entry.get(1, "")] = entry.get(2, "")
         elif number == _MODEL_OPSETS:
             opset = dict(_fields(value))
-            domain, version = bytes(opset.get(1, b"")).decode(), str(opset.get(2, 0))
+            domain, version = _text(opset.get(1, b"")), str(opset.get(2, 0))
             opsets.append(f"{domain}:{version}")
             if not domain:
                 metadata["opset"] = version
@@ -109,7 +109,7 @@ def read_node_names(path: Path) -> list[str]:
         ValueError, IndexError, TypeError: not an ONNX file, or a damaged one.
     """
     return [
-        bytes(dict(_fields(node)).get(_NODE_NAME, b"")).decode()
+        _text(dict(_fields(node)).get(_NODE_NAME, b""))
         for number, graph in _fields(memoryview(path.read_bytes()))
         if number == _MODEL_GRAPH
         for graph_field, node in _fields(graph)
@@ -126,13 +126,19 @@ def _tensor(data: memoryview) -> tuple[str, np.ndarray] | None:
         elif number == _TENSOR_TYPE:
             dtype = value
         elif number == _TENSOR_NAME:
-            name = bytes(value).decode()
+            name = _text(value)
         elif number in (_TENSOR_RAW, _TENSOR_FLOATS):
             content = value
     if dtype not in _TENSOR_DTYPES:
         return None  # shapes and indices
     values: np.ndarray = np.frombuffer(content, _TENSOR_DTYPES[dtype])
     return name, values.reshape(shape)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int):  # of which bytes() would make as many zeros
+        raise ValueError("a number stands where a text should")
+    return bytes(value).decode()
 
 
 def _varints(packed: memoryview) -> Iterator[int]:

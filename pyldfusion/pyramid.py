@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 from .frame_kernels import check_out
-from .native import _native, checked_array, thread_count
+from .native import _native, checked_array, checked_dtype, thread_count
 
 __all__ = ["PyramidLook", "pyramid", "pyramid_workspace"]
 
@@ -78,7 +78,13 @@ class PyramidLook:
 
 
 def pyramid_workspace(height: int, width: int) -> NDArray[np.float64]:
-    """Memory that :func:`pyramid` needs for planes of this size, about 21 bytes a pixel; to be used again and again."""
+    """Memory that :func:`pyramid` needs for planes of this size, about 21 bytes a pixel; to be used again and again.
+
+    Raises:
+        InputError: a size below 1x1.
+    """
+    if min(height, width) < 1:
+        raise InputError(f"planes of {width}x{height} (width x height); expected at least 1x1")
     return np.empty(_native.pyramid_workspace(height, width), np.float64)
 
 
@@ -124,9 +130,7 @@ def pyramid(
             "one size, at least 1x1"
         )
     if out is None:
-        if np.dtype(dtype) not in _PLANES:
-            raise InputError(f"dtype is {np.dtype(dtype)}; expected float32 or uint8")
-        out = np.empty(ir.shape, dtype)
+        out = np.empty(ir.shape, checked_dtype(dtype, *_PLANES))
     check_out("out", out, ir.shape, *_PLANES)
     if np.may_share_memory(out, ir) or np.may_share_memory(out, vis):
         raise InputError("out overlaps an input; expected memory of its own")

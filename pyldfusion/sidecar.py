@@ -126,7 +126,7 @@ def read(engine: str | Path) -> Sidecar | None:
                 f"{path} has layout {layout!r}, and this pyldfusion reads {FORMAT}; install a newer one"
             )
         return _checked(content)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, ArtefactError):
             raise
         raise ArtefactError(
@@ -151,6 +151,8 @@ def _checked(content: dict[str, Any]) -> Sidecar:
         kind = {"str": str, "bool": bool}.get(known[name], list if name == "profiles" else dict)
         if not isinstance(value, kind):
             raise ValueError(f"{name} is {value!r}")
+    if Path(values["onnx"]).name != values["onnx"]:  # it lies beside the engine and nowhere else
+        raise ValueError(f"onnx is {values['onnx']!r}")
     profiles = tuple(
         Profile(*((int(n), int(h), int(w)) for n, h, w in (entry["least"], entry["usual"], entry["most"])))
         for entry in values.pop("profiles")

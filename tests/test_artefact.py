@@ -145,6 +145,13 @@ def test_truncated_and_mutated_files_never_crash(tmp_path, weights):
                 continue
 
 
+def test_a_number_where_a_text_should_be_takes_no_memory(tmp_path):
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"\x72\x07" + b"\x08" + b"\x80" * 5 + b"\x01")  # metadata whose key is 2^35
+    with pytest.raises(ArtefactError, match="a number stands where a text should"):
+        open_artefact(path)
+
+
 def test_a_safetensors_file_cut_in_its_data(weights):
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ArtefactError, match="cut short"):

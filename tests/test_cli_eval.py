@@ -245,6 +245,7 @@ def test_usage_errors(folder, capsys):
         ((root / "ir", root / "vis"), [], "FUSED"),
         ((root / "ir", root / "vis", root / "fused"), ["--csv", "-", "--json", "-"], "both be printed"),
         ((root / "ir", root / "vis", root / "fused"), ["--thermal", "9", "3"], "thermal"),
+        ((root / "ir", root / "vis", root / "fused"), ["--thermal", "3", "9"], "the infrared has 8 bits"),
         ((root / "ir", root / "vis", root / "fused"), ["--json", str(root / "ir")], "cannot write"),
     ]
     for places, options, message in cases:

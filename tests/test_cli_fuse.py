@@ -178,6 +178,11 @@ def test_swapped_arguments_are_noticed(folder, capsys):
     assert "are they swapped?" in capsys.readouterr().err
 
 
+def test_one_file_twice_is_noticed(folder, capsys):
+    assert fuse("vis.png", "vis.png", "a.png") == 0
+    assert "IR and VIS are the same file" in capsys.readouterr().err
+
+
 def test_views(folder, scenes):
     assert fuse("ir.png", "vis.png", "a.png", "--view", "fused", "--view", "side,ir", "--palette", "hot") == 0
     fused, side, ir = (read_image(f"a{end}.png") for end in ("", "_side", "_ir"))

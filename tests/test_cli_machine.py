@@ -6,12 +6,14 @@ import io
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from export import formats
 from pyldfusion import cli
-from pyldfusion.cli import checks, machine
+from pyldfusion.cli import bench, checks, machine
 from pyldfusion.cli.console import Console
 from pyldfusion.cli.trial import Trial, percentiles, run_trial
 from pyldfusion.engines.choice import RUNTIMES, installed
@@ -125,6 +127,26 @@ def test_doctor_tries_every_engine(capsys):
     assert found["native module"]["state"] == "ok" and np.__version__ in found["numpy"]["detail"]
     assert ".avi" in found["writing and reading"]["detail"]
     assert code == (1 if report["broken"] else 0)
+
+
+def test_doctor_looks_at_tensorrt_where_there_is_a_gpu(monkeypatch):
+    """Its engines are the user's own, so that none is tried."""
+    monkeypatch.setattr("pyldfusion.engines.choice.installed", lambda name: name == "tensorrt")
+    monkeypatch.setattr("pyldfusion.hardware.cuda_devices", lambda: 1)
+    monkeypatch.setattr("pyldfusion.hardware.cuda_capability", lambda index: (8, 7))
+    states = {check.name: check.state for check in checks.engines()}
+    assert states["tensorrt"] == "ok" and states["torch"] == "missing"
+
+
+def test_bench_exports_two_files_of_one_name_apart(tmp_path, monkeypatch):
+    job = SimpleNamespace(
+        find=formats.find, plan=lambda model, path, **_: path, export=lambda path: SimpleNamespace(path=path)
+    )
+    monkeypatch.setattr("pyldfusion.cli.programs.program", lambda *_: job)
+    args = SimpleNamespace(model=["a/net.onnx", "b/net.onnx", "lite", "lite"], format=["openvino", "onnx:fp16"])
+    models = dict(bench._models(args, tmp_path))
+    assert list(models)[::2] == ["a/net-fp32.xml", "b/net-fp32.xml", "lite-fp32.xml"]
+    assert len(set(models.values())) == len(models) == 6
 
 
 def test_doctor_says_what_to_install(monkeypatch, capsys):

@@ -69,6 +69,7 @@ def test_wrong_words_are_one_line_and_exit_code_2(argv, said, capsys):
     [
         (InputError("frame 3:\n  is odd"), 2, "frame 3: is odd"),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (PermissionError(13, "Permission denied", "secret"), 2, "[Errno 13] Permission denied: 'secret'"),
         (MemoryError(), 1, "out of memory"),
     ],
 )

@@ -526,6 +526,8 @@ NAN[1, 2] = np.nan
         ((BGR,), {"gain": np.zeros(65536, np.float32)}, InputError, "a table of 256 values"),
         ((BGR,), {"gain": np.zeros(256)}, DtypeError, "table of float64"),
         ((BGR,), {"dtype": np.float64}, DtypeError, "dtype is float64"),
+        ((BGR,), {"dtype": "flaot32"}, DtypeError, "dtype is 'flaot32'; expected one of uint8, float16, float32"),
+        (((BGR[..., 0],) * 3, "nv12"), {}, InputError, r"a tuple of 3; expected \(Y, UV\)"),
         ((BGR,), {"out": np.zeros((6, 8))}, DtypeError, "out is float64"),
         ((BGR,), {"out": [1]}, DtypeError, "out is a list"),
         ((BGR,), {"out": np.zeros((8, 6), np.float32)}, InputError, r"out has shape \(8, 6\); expected \(6, 8\)"),

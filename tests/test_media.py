@@ -166,6 +166,9 @@ def test_grey_pictures_stored_in_colour_are_one_plane():
     assert np.abs(grey_if_grey(stored).astype(int) - grey).max() <= 1
     palette = cv2.applyColorMap(grey, cv2.COLORMAP_JET)
     assert grey_if_grey(palette) is palette
+    green = np.zeros_like(stored)
+    green[..., 1] = grey  # the palette of night vision
+    assert grey_if_grey(green) is green
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -401,4 +404,7 @@ def test_a_video_does_not_replace_its_input_and_frames_need_numbers(folders):
     for out, said in {"vis.mp4": "replace an input", "one.png": "many frames"}.items():
         with pytest.raises(InputError, match=said):
             open_output(out, pairs, ["fused"])
+    clip("a_ir.mp4", 2, (24, 20))
+    with pytest.raises(InputError, match=r"the result a_ir\.mp4 would replace an input"):
+        open_output("a.mp4", open_pairs("a_ir.mp4", "vis.mp4"), ["fused", "ir"])
     assert str(open_output(None, pairs, ["side"]).paths["side"]) == "side_vis.mp4"

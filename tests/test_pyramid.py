@@ -178,6 +178,8 @@ class TestWrongArguments:
             ({"out": np.zeros((20, 31), np.float32)}, "out has shape"),
             ({"out": np.zeros((20, 30))}, "out is float64"),
             ({"dtype": np.float64}, "dtype is float64"),
+            ({"dtype": "float"}, "dtype is float64"),
+            ({"dtype": "flaot32"}, "dtype is 'flaot32'"),
             ({"workspace": np.zeros(3)}, "workspace has 3 elements"),
             ({"workspace": [1.0]}, "workspace is not"),
             ({"threads": 0}, "threads is 0"),
@@ -186,6 +188,10 @@ class TestWrongArguments:
     def test_options(self, options, message):
         with pytest.raises(InputError, match=message):
             kernels.pyramid(self.ok, self.ok, **options)
+
+    def test_a_workspace_of_no_size(self):
+        with pytest.raises(InputError, match="planes of 10x-5"):
+            kernels.pyramid_workspace(-5, 10)
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except PyldfusionError as error:
         return _fail(str(error), verb)
+    except OSError as error:  # what no module foresaw: a folder that may not be read, a disk that fails
+        return _fail(str(error), verb)
     except MemoryError:
         return _fail("out of memory; use smaller frames or close other programs", verb, code=1)
 

@@ -1,9 +1,9 @@
 """Measure how long fusion takes on this machine: latency percentiles, frames a second and memory.
 
 With --format, models are first exported to files of those formats. Every row is a process of its own, so that memory
-and thread pools are not shared. The frames are noise: the network
-takes the same time for every picture. Times are from frame to frame (uint8 in and out), after the first frame of a
-size, for which engines compile. Let nothing else run meanwhile.
+and thread pools are not shared. The frames are noise: the network takes the same time for every picture. Times are from
+frame to frame (uint8 in and out), after the first frame of a size, for which engines compile. Let nothing else run
+meanwhile.
 """
 
 from __future__ import annotations
@@ -58,16 +58,18 @@ def _models(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str]]
     """What to call each model in the table, and its file or name."""
     from .programs import need, program
 
-    for model in args.model:
+    for number, model in enumerate(dict.fromkeys(args.model)):
+        place = folder / str(number)  # two models may have one name
+        place.mkdir()
         for word in args.format or ():
             need("torch", "pyldfusion bench --format", "export")
             name, _, precision = word.partition(":")
             row = program("export", "formats").find(name)
-            label = f"{Path(model).stem}-{precision or row.precisions[0]}{row.suffix}"
+            file = f"{Path(model).stem}-{precision or row.precisions[0]}{row.suffix}"
             job = program("export", "options").plan(
-                model, folder / label, format=name, precision=precision or None, no_verify=True
+                model, place / file, format=name, precision=precision or None, no_verify=True
             )
-            yield label, str(program("export", "pipeline").export(job).path)
+            yield str(Path(model).with_name(file)), str(program("export", "pipeline").export(job).path)
         if not args.format:
             yield model, model
 

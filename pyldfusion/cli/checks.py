@@ -107,6 +107,9 @@ def engines() -> Iterator[Check]:
         if not installed(name):
             yield Check("engines", name, "missing", "not installed", row.install)
             continue
+        if row.as_built:  # its files are the user's own, and there is none to try
+            yield Check("engines", name, "ok", "installed; runs engines that were built on this machine")
+            continue
         for device, precisions in row.devices.items():
             if device == "cuda" and not hardware.cuda_devices():
                 continue

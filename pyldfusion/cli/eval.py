@@ -116,6 +116,8 @@ def _metrics(
     ir, vis, _ = registration.join(ir, vis)
     if ir.dtype.itemsize == 2:
         ir = infrared_to_8bit(ir, thermal=thermal)
+    elif thermal is not None:
+        raise InputError("--thermal is given, but the infrared has 8 bits; a range is for 16-bit infrared alone")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         metrics = evaluate(fused, ir, vis)
@@ -172,7 +174,7 @@ def _tell(records: list[dict[str, Any]], args: argparse.Namespace, console: Cons
             print(text_of(records), end="", flush=True)
         elif target is not None:
             _write(target, text_of(records))
-    if "-" not in (args.csv, args.json):
+    if "-" not in (args.csv, args.json) and any(record["metrics"] for record in records):
         console.result(_table(records))
 
 

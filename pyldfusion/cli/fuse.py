@@ -205,6 +205,8 @@ class _Worker:
         from ..views import view_picture
 
         ir, vis = pair.read()
+        if pair.ir == pair.vis:
+            self.console.note("IR and VIS are the same file: was another one meant?", kind="same")
         if ir.ndim == 3 and grey_if_grey(vis).ndim == 2:
             self.console.note("IR is in colour and VIS is grey: are they swapped? IR comes first", kind="swapped")
         height, width = vis.shape[:2]

@@ -20,11 +20,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
         return 0
     metadata = facts.pop("metadata")
-    for name, value in facts.items():
-        print(f"{name:<11} {_readable(name, value)}")
-    for name, value in metadata.items():
-        if name not in facts:
-            print(f"{name:<11} {value}")
+    lines = {name: _readable(name, value) for name, value in facts.items()}
+    lines |= {name: value for name, value in metadata.items() if name not in facts}
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")
     if metadata.get("clip_trained") == "no":
         print(
             "\nTrained by supervision alone, not by the language-driven loss of LDFusion. The authors' language-trained"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -27,12 +26,6 @@ class Trial:
     device: str | None = None
     threads: int | None = None
     seconds: float = 0.0
-
-    @classmethod
-    def of(cls, args: argparse.Namespace, **fields: Any) -> Trial:
-        """The trial that the model options of a command line ask for, but for `fields`."""
-        names = ("model", "engine", "precision", "device", "threads")
-        return cls(**{**{name: getattr(args, name) for name in names}, **fields})
 
 
 def run_trial(trial: Trial) -> dict[str, Any]:
@@ -68,9 +61,7 @@ def _measure(fields: dict[str, Any]) -> dict[str, Any]:
     ir = noise.integers(0, 256, (height, width), np.uint8)
     vis = noise.integers(0, 256, (height, width, 3), np.uint8)
     start = time.perf_counter()
-    with Fuser(
-        trial.model, trial.device, trial.engine, precision=trial.precision, threads=trial.threads
-    ) as fuser:  # fmt: skip
+    with Fuser(trial.model, trial.device, trial.engine, precision=trial.precision, threads=trial.threads) as fuser:
         load_ms = _since(start)
         start = time.perf_counter()
         fuser.fuse(ir, vis)

@@ -169,9 +169,7 @@ def choose(artefact: Artefact, device: str | None, engine: str | None, precision
         engine, precision = _parse_engine(engine, precision)
     if precision is not None and precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}; expected {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
-    fitting = [
-        name for name, row in RUNTIMES.items() if artefact.kind in row.kinds and artefact.precision not in row.lacks
-    ]
+    fitting = [name for name, row in RUNTIMES.items() if row.opens(artefact)]
     if not fitting:
         raise ArtefactError(
             f"{artefact.path.name}: this version has no engine for {artefact.kind} files; "

@@ -38,10 +38,10 @@ class PyramidEngine:
         import cv2
 
         if ir.shape[1:3] != self._size:  # kept, because new memory for each frame would cost as much as half the work
-            self._size = ir.shape[1:3]
-            self._workspace = kernels.pyramid_workspace(*self._size)
-            self._luma = np.empty(self._size, np.uint8)
-            self._plane = np.empty(self._size, np.float32)
+            size = ir.shape[1:3]
+            self._workspace = kernels.pyramid_workspace(*size)
+            self._luma, self._plane = np.empty(size, np.uint8), np.empty(size, np.float32)
+            self._size = size  # last: there may be no memory for them
         fused = np.empty(vis.shape, np.uint8)
         for thermal, visible, out in zip(ir[..., 0], vis, fused, strict=True):
             cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY, dst=self._luma)

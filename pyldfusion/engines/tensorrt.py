@@ -262,7 +262,7 @@ def _check_sidecar(artefact: Artefact, known: Sidecar | None, version: str, inde
 def mismatch(known: Sidecar, version: str, index: int) -> EngineError | DeviceError | None:
     """Why an engine cannot run with TensorRT ``version`` on GPU ``index``, as an error to raise; None if it can."""
     built, here = _numbers(known.tensorrt), _numbers(version)
-    runs = built[0] <= here[0] and built <= here if known.version_compatible else built == here
+    runs = built <= here if known.version_compatible else built == here
     if not runs:
         needs = f"TensorRT {known.tensorrt}" + (" or newer" if known.version_compatible else "")
         return EngineError(f"was built with TensorRT {known.tensorrt} and needs {needs}; here is TensorRT {version}")
@@ -333,9 +333,9 @@ def rebuilt(artefact: Artefact, device: str) -> Artefact:
         before = open_artefact(path)
         if mismatch(earlier, version, index) is None and before.sha256 == earlier.plan_sha256:
             return before
-    options = {
-        name: value for name, value in known.options.items() if name not in ("device", "workspace", "timing_cache")
-    }
+    # the other machine's are left out, and what a later version may have written
+    names = BuildOptions.__dataclass_fields__.keys() - {"device", "workspace", "timing_cache"}
+    options = {name: value for name, value in known.options.items() if name in names}
     build_engine(onnx, path, sizes, BuildOptions(**options, device=index, force=True))
     return open_artefact(path)
 

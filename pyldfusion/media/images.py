@@ -107,7 +107,10 @@ def to_eight_bits(image: Image) -> NDArray[np.uint8]:
 
 def grey_if_grey(image: Image) -> Image:
     """One plane of a picture whose channels are equal, or so nearly that lossy coding did it; others as they are."""
-    if image.ndim != 3 or np.abs(image[..., 0].astype(np.int32) - image[..., 2]).mean() > 2:
+    if image.ndim != 3:
+        return image
+    blue, green, red = (channel.astype(np.int32) for channel in cv2.split(image))
+    if max(np.abs(blue - red).mean(), np.abs(blue - green).mean()) > 2:
         return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 

@@ -101,10 +101,12 @@ def open_output(
     """
     out = _default(pairs, views[0]) if out is None else out
     if is_video(out):
-        inputs = pairs.texts if isinstance(pairs, StreamPairs) else ()
-        if any(Path(text).resolve() == Path(out).resolve() for text in inputs):
-            raise InputError(f"the result {out} would replace an input; choose another OUT")
-        return VideoOutput(Path(out), views, rate or pairs.rate)
+        video = VideoOutput(Path(out), views, rate or pairs.rate)
+        inputs = {Path(text).resolve() for text in (pairs.texts if isinstance(pairs, StreamPairs) else ())}
+        for path in video.paths.values():
+            if path.resolve() in inputs:
+                raise InputError(f"the result {path} would replace an input; choose another OUT")
+        return video
     output = PictureOutput(picture_pattern(out, many=isinstance(pairs, StreamPairs)), views)
     if isinstance(pairs, FilePairs):
         output.check(pairs)
