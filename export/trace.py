@@ -36,7 +36,6 @@ def trace(generator: Generator, io: str, shape: Shape, warp: bool, temporal: boo
     try:
         import onnx
         import onnxscript.optimizer
-        import onnxscript.rewriter
     except ImportError as error:
         raise DependencyError(f"exporting needs {error.name}: pip install 'pyldfusion[export]'") from error
     inner = for_graph(generator)
@@ -72,7 +71,6 @@ def trace(generator: Generator, io: str, shape: Shape, warp: bool, temporal: boo
         if warp or not shape.is_fixed:
             _open_axes(program.model.graph, dims)
         onnxscript.optimizer.optimize_ir(program.model)
-        onnxscript.rewriter.rewrite(program.model)
         onnxscript.optimizer.remove_unused_nodes(program.model)
     model: onnx.ModelProto = program.model_proto
     _name(model, {name for name, _ in (*module.named_parameters(), *module.named_buffers())})

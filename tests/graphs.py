@@ -8,9 +8,11 @@ import numpy as np
 import onnx
 import torch
 
+from export.lowering import for_graph
 from export.onnx import build_model
 from export.opset import OPSET, to_opset
 from export.shape import Shape
+from pyldfusion.artefact import GRAPH_PREFIX
 from pyldfusion.engines.onnx import import_onnxruntime
 from pyldfusion.engines.openvino import openvino_core
 from pyldfusion.generator import Generator
@@ -39,6 +41,17 @@ def graph(
 ) -> onnx.ModelProto:
     """The fp32 graph of :func:`network`, a copy of one's own."""
     return to_opset(onnx.load_from_string(_traced(variant, io, shape, warp)), opset)
+
+
+def graph_of(generator: Generator, io: str = "frames") -> onnx.ModelProto:
+    """The fp32 graph of any network of known shape: that of :func:`network` with its weights, which saves a trace."""
+    model = graph(generator.variant, io)
+    weights = for_graph(generator).state_dict()
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith(GRAPH_PREFIX):
+            array = weights[tensor.name.removeprefix(GRAPH_PREFIX)].numpy()
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    return model
 
 
 def run_onnxruntime(model: onnx.ModelProto, inputs: dict[str, np.ndarray], optimise: bool = True) -> np.ndarray:

@@ -78,6 +78,16 @@ def test_results_are_the_callers_own_and_inputs_only_read(engine):
     assert first.flags.writeable
 
 
+@pytest.mark.parametrize("h, w", [(93, 41), (48, 64), (120, 160)])
+def test_frames_that_may_only_be_read_give_the_same_picture(engine, h, w):
+    """OpenVINO is given copies of them, which must live as long as it computes."""
+    ir, vis = pair(1, h, w)
+    expected = engine.run(ir, vis)
+    for frames in (ir, vis):
+        frames.setflags(write=False)
+    assert all(np.array_equal(engine.run(ir, vis), expected) for _ in range(3))
+
+
 @needs_openvino
 @needs_bf16
 def test_bf16_is_near(models):

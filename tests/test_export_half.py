@@ -13,13 +13,13 @@ onnx = pytest.importorskip("onnx")
 
 from export.half import compute_in_half, store_in_half  # noqa: E402
 from export.half_costs import with_halves  # noqa: E402
-from export.onnx import build_model, export_onnx  # noqa: E402
+from export.onnx import export_onnx  # noqa: E402
 from export.shape import Shape  # noqa: E402
 from pyldfusion.artefact import open_artefact  # noqa: E402
 from pyldfusion.author_weights import load_author_files, to_state_dict  # noqa: E402
 from pyldfusion.generator import Generator, load_generator  # noqa: E402
 
-from .graphs import frames, graph, network, run_onnxruntime, run_openvino  # noqa: E402
+from .graphs import frames, graph, graph_of, network, run_onnxruntime, run_openvino  # noqa: E402
 from .test_export_graph import types  # noqa: E402
 
 ISLANDS = {"InstanceNormalization", "ReduceMean", "ReduceSum", "ReduceProd", "Gemm", "Sqrt", "Tanh", "Sigmoid", "Round"}
@@ -136,7 +136,7 @@ def planes_model(name, folder):
         generator.load_state_dict(state)
     else:
         generator = load_generator(name)
-    return generator.double().eval(), build_model(generator.float(), io="planes").SerializeToString()
+    return generator.double().eval(), graph_of(generator.float(), io="planes").SerializeToString()
 
 
 @pytest.mark.parametrize("weights", ["LD-Lite", "lite", "full"])
@@ -176,7 +176,7 @@ def extreme(name, h, w):
 @pytest.mark.parametrize("weights", ["lite", "full"])
 def test_nothing_leaves_the_range_of_16_bits(weights):
     """Every FP16 value of the graph, at the inputs where a norm's output is largest, with a factor of 4 to spare."""
-    model = compute_in_half(build_model(load_generator(weights), io="frames"))
+    model = compute_in_half(graph_of(load_generator(weights)))
     halves = [name for name, kind in types(model).items() if kind == "FLOAT16"]
     made = {name for node in model.graph.node for name in node.output}
     for name in made.intersection(halves):
@@ -197,7 +197,8 @@ def test_nothing_leaves_the_range_of_16_bits(weights):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp16-stored"])
-def test_the_file_gives_its_weights_back(precision, tmp_path):
+def test_the_file_gives_its_weights_back(precision, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.onnx.build_model", lambda generator, **options: graph_of(generator))
     about = export_onnx(network("full"), tmp_path / "m.onnx", precision=precision)
     assert about["precision"] == precision
     state = open_artefact(tmp_path / "m.onnx").state_dict()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
+from export.calibration import calibration_pairs
 from export.formats import FORMATS
 from export.options import plan
 from export.pipeline import export
@@ -33,6 +36,7 @@ def written(tiny_network, tiny_frames, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.pipeline.build_model", copied)  # tracing is slow, and the same for all
+        patch.setattr("export.int8.calibration_pairs", partial(calibration_pairs, count=2, size=(96, 128)))
         for name, precision in WRITTEN:
             path = folder / f"m-{precision}{FORMATS[name].suffix}"
             job = plan("lite", path, format=name, precision=precision, no_verify=True)

@@ -32,6 +32,12 @@ from .plain_graph import plain_graph
 onnx = pytest.importorskip("onnx")
 
 
+@pytest.fixture
+def few_pairs(monkeypatch):
+    """One pair to verify with: most of the time goes to the pictures and their metrics."""
+    monkeypatch.setattr("export.pipeline.PAIRS", 1)
+
+
 @pytest.fixture(scope="module")
 def other_network(tiny_network):
     """Nearly the tiny network: one weight of the last layer is off."""
@@ -55,7 +61,9 @@ def test_a_file_that_is_the_network_passes_and_says_so(models, tmp_path, capsys)
     assert metadata["verified onnxruntime fp32"].startswith("PSNR ")
 
 
-def test_a_file_made_of_a_file_says_nothing_of_the_first(tiny_network, tiny_frames, models, tmp_path, monkeypatch):
+def test_a_file_made_of_a_file_says_nothing_of_the_first(
+    tiny_network, tiny_frames, models, tmp_path, monkeypatch, few_pairs
+):
     monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: build_copy(tiny_frames))
     weights = models / "lite.safetensors"
     first = export(plan(weights, tmp_path / "a.onnx"), tiny_network)
@@ -65,7 +73,7 @@ def test_a_file_made_of_a_file_says_nothing_of_the_first(tiny_network, tiny_fram
 
 
 def test_a_file_that_is_not_is_kept_under_a_name_that_shows_it(
-    tiny_network, tiny_frames, other_network, tmp_path, monkeypatch
+    tiny_network, tiny_frames, other_network, tmp_path, monkeypatch, few_pairs
 ):
     monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: build_copy(tiny_frames))
     (tmp_path / "m.onnx").write_text("older")
@@ -85,7 +93,7 @@ def build_copy(model):
     return copied
 
 
-def test_the_command_fails_below_a_bound(models, tmp_path, capsys):
+def test_the_command_fails_below_a_bound(models, tmp_path, capsys, few_pairs):
     words = [str(models / "lite.safetensors"), "-o", str(tmp_path / "m.onnx"), "--imgsz", "32", "--min-psnr", "500"]
     assert main(words) == 2
     captured = capsys.readouterr()
@@ -93,7 +101,7 @@ def test_the_command_fails_below_a_bound(models, tmp_path, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["m.rejected.onnx"]
 
 
-def test_a_bound_holds_in_every_runtime(tiny_network, tiny_frames, tmp_path, monkeypatch):
+def test_a_bound_holds_in_every_runtime(tiny_network, tiny_frames, tmp_path, monkeypatch, few_pairs):
     monkeypatch.setattr("export.pipeline.build_model", lambda *args, **options: build_copy(tiny_frames))
     result = export(plan("lite", tmp_path / "m.onnx", precision="fp16-stored", min_psnr=200.0), tiny_network)
     assert not result.passed and {row.least for row in result.report.rows if "bf16" not in row.runtime} == {200.0}

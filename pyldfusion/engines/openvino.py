@@ -115,12 +115,13 @@ class OpenVinoEngine:
         if homography is not None:
             given["homography"] = homography
         given |= self._state.inputs(keep, len(vis))
+        # Memory is only shared with OpenVINO where NumPy would let it be written. OpenVINO does not keep alive what is
+        # shared: copies must last until it is done.
+        given = {name: array if array.flags.writeable else array.copy() for name, array in given.items()}
         try:
             request = self._request(tuple((name, array.shape) for name, array in given.items()))
             for name, array in given.items():
-                # memory is only shared with OpenVINO where NumPy would let it be written
-                shared = array if array.flags.writeable else array.copy()
-                request.set_tensor(name, self._openvino.Tensor(shared, shared_memory=True))
+                request.set_tensor(name, self._openvino.Tensor(array, shared_memory=True))
             request.infer()
             self._state.take([request.get_tensor(name).data for name in self._state.outputs])
             return np.array(request.get_tensor("fused").data)
