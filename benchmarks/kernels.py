@@ -22,6 +22,8 @@ import numpy as np
 from pyldfusion import Fuser, kernels
 from pyldfusion.scene import Scene
 
+from .turns import in_turns
+
 SIZE = 224  # what CLIP's image tower takes
 FRAMES = ((640, 480), (1280, 720), (1920, 1080))
 
@@ -47,14 +49,8 @@ def adain_by_numpy(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.nd
 
 def compare(theirs: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> tuple[float, float]:
     """Shortest seconds of each, taken in turn; the first round only warms up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for round in range(rounds + 1):
-        for run, taken in zip((theirs, ours), seconds, strict=True):
-            start = time.perf_counter()
-            run()
-            if round:
-                taken.append(time.perf_counter() - start)
-    return min(seconds[0]), min(seconds[1])
+    theirs_s, ours_s = in_turns(theirs, ours, rounds=rounds)
+    return min(theirs_s), min(ours_s)
 
 
 def crops_of_scenes(n: int, rng: np.random.Generator) -> np.ndarray:

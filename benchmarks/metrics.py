@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,8 @@ import numpy as np
 from pyldfusion import metrics
 from pyldfusion.scene import Scene
 from tests import reference_metrics
+
+from .turns import in_turns
 
 Case = tuple[str, Callable[[], Any], Callable[[], Any]]
 
@@ -41,14 +42,7 @@ def cases(width: int, height: int) -> list[Case]:
 def compare(case: Case, rounds: int) -> dict[str, Any]:
     """Median milliseconds of both, taken in turn; the first round only warms up."""
     name, theirs, ours = case
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for round in range(rounds + 1):
-        for run, taken in zip((theirs, ours), seconds, strict=True):
-            start = time.perf_counter()
-            run()
-            if round:
-                taken.append(time.perf_counter() - start)
-    reference_s, ours_s = (statistics.median(taken) for taken in seconds)
+    reference_s, ours_s = (statistics.median(taken) for taken in in_turns(theirs, ours, rounds=rounds))
     return {"name": name, "reference_ms": reference_s * 1e3, "ours_ms": ours_s * 1e3, "ratio": reference_s / ours_s}
 
 

@@ -457,6 +457,9 @@ class TestTrouble:
         lite = ["--preset", "supervised-lite", "--out", str(tmp_path / "run")]
         data = ["--data", str(folder)]
         assert "no folders of infrared and visible" in says(*lite, "--data", str(tmp_path))
+        with pytest.raises(SystemExit):
+            main([*lite, *data, "--rseume"])
+        assert "'--rseume' is not an option; did you mean '--resume'?" in capsys.readouterr().err
         assert "nothing to resume" in says(*lite, *data, "--resume")
         assert "did you mean 'steps'" in says(*lite, *data, "--set", "run.step=1")
         assert "no device" in says(*lite, *data, "--device", "gpu")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError, PyldfusionError
 
 from .build import make_batches, make_objective, needs_clip, total_steps
@@ -23,9 +24,9 @@ from .run.distributed import join
 from .run.precision import resolve
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     known = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
-    p = argparse.ArgumentParser("trainer", description="Train the fusion network.")
+    p = Parser("python -m trainer", "Train the fusion network.")
     p.add_argument(
         "--data",
         required=True,
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit code: 0 complete, 3 interrupted and resumable, 130 interrupted before or behind the steps
     (what was saved before is whole), 2 an error that the message explains."""
     argv = sys.argv[1:] if argv is None else argv
-    args = parser().parse_args(argv)
+    args = parser().parse(argv)
     out = args.out or Path("runs") / Path(args.preset).stem
     try:
         if args.threads is not None:

@@ -11,7 +11,6 @@ Exit code: 0, 3 when a run was interrupted (all is saved), 2 for wrong use.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError, PyldfusionError
 
 from . import evaluate
@@ -99,10 +99,8 @@ ABLATIONS = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        "python -m trainer.ablate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    p = Parser("python -m trainer.ablate", __doc__)
     add = p.add_argument
     add("--data", action="append", default=[], metavar="DIR", help="pairs to train on, as python -m trainer takes them")
     add("--only", action="append", metavar="NAME", choices=ABLATIONS, help="run this one; repeatable (default: all)")
@@ -117,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     ours, extra = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    args = parser().parse_args(ours)
+    args = parser().parse(ours)
     if args.list:
         print(listing())
         return 0

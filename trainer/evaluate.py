@@ -11,7 +11,6 @@ Exit code: 0, or 2 for wrong use and files that cannot be read.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pyldfusion.artefact import NAMES
+from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media import atomic_path
 from pyldfusion.media.roots import Root, find_roots
@@ -32,10 +32,8 @@ __all__ = ["COLUMNS", "evaluate", "main", "open_methods"]
 COLUMNS = ("EN", "CC", "CC_uint8", "SD", "EI", "VIFF")
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        "python -m trainer.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    p = Parser("python -m trainer.evaluate", __doc__)
     add = p.add_argument
     add("--weights", action="append", default=[], metavar="[NAME=]FILE", help=".safetensors or .onnx, full or lite")
     add("--method", action="append", default=[], metavar="NAME=DIR", help="fused pictures, named as the pairs are")
@@ -51,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    args = parser().parse_args(argv)
+    args = parser().parse(sys.argv[1:] if argv is None else argv)
     try:
         for name, number in (("--short-side", args.short_side), ("--limit", args.limit)):
             if number < 0:

@@ -6,7 +6,6 @@ fits, so that a run learns from the same pixels, else as good as fits.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError, PyldfusionError
 
 from .data.pairs import Pair, PairSet, load_pairs
@@ -88,12 +88,12 @@ def _encoded(pair: Pair, quality: int) -> tuple[bytes, bytes]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    p = argparse.ArgumentParser("trainer.pack", description="Make a folder of pairs small enough to take along.")
+    p = Parser("python -m trainer.pack", "Make a folder of pairs small enough to take along.")
     p.add_argument("data", nargs="+", help="folders of pairs or CSV manifests, as the trainer takes them")
     p.add_argument("--out", required=True, type=Path)
     p.add_argument("--megabytes", type=float, default=40, help="of the whole folder, at most (default: %(default)s)")
     p.add_argument("--only", default="", metavar="PREFIX", help="pack the pairs whose names begin with this")
-    args = p.parse_args(argv)
+    args = p.parse(sys.argv[1:] if argv is None else argv)
     try:
         pairs = load_pairs(args.data, only=args.only)
         print(pairs.report())

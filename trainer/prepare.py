@@ -6,7 +6,6 @@ pair where it comes from, under what terms, and its hashes.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import hashlib
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media.roots import find_roots
 
@@ -90,7 +90,7 @@ def write(out: Path, items: Iterator[Item]) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser("trainer.prepare", description="Make the folder of pairs for the bundled weights.")
+    p = Parser("python -m trainer.prepare", "Make the folder of pairs for the bundled weights.")
     p.add_argument("--out", required=True, type=Path)
     p.add_argument("--m3svd", type=Path, help="folder with ir/ and vi/ pictures of M3SVD")
     p.add_argument("--prefix", default="m3svd_", help="names of the M3SVD pictures begin with this")
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--every", type=int, default=12, help="frames between two that are taken from a clip")
     p.add_argument("--scenes", type=int, default=0, help="number of generated scenes")
     p.add_argument("--seed", type=int, default=0)
-    args = p.parse_args(argv)
+    args = p.parse(sys.argv[1:] if argv is None else argv)
 
     def items() -> Iterator[Item]:
         if args.m3svd:
