@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import hashlib
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pyldfusion import __version__
 from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.generator import Generator
 from pyldfusion.media.atomic import atomic_path
+from pyldfusion.rewrites import zero_dead_biases
 
 from .opset import OPSET, check_opset, to_opset
 from .precision import RECIPES
@@ -133,7 +135,10 @@ def describe(
     temporal: bool = False,
 ) -> dict[str, str]:
     """What a file says of the graph in it, beside what is known of its weights."""
-    state = {name: tensor.detach().cpu().float() for name, tensor in generator.state_dict().items()}
+    plain = copy.deepcopy(generator)
+    zero_dead_biases(plain)
+    # of the weights that count, in 16 bits whatever they are stored in: a file that is made of another has its hash
+    state = {name: tensor.detach().cpu().half() for name, tensor in plain.state_dict().items()}
     return {
         "variant": generator.variant,
         "io": io,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .generator import ContentEncoder, Generator, SampleNorm, StyleFusion
 
-__all__ = ["BlockConv", "InPrecision", "for_inference"]
+__all__ = ["BlockConv", "InPrecision", "for_inference", "zero_dead_biases"]
 
 
 def for_inference(generator: Generator) -> Generator:

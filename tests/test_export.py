@@ -160,6 +160,12 @@ def test_initialisers_are_the_state_dict(which, request):
     assert (a - b).abs().max() <= tolerance
 
 
+def test_files_of_the_same_weights_have_one_hash(lite_half, tmp_path):
+    """However they are stored, and made of each other: so the form that smooths over time is known for theirs."""
+    again = export_onnx(load_generator(lite_half), tmp_path / "again.onnx", precision="fp32", temporal=True)
+    assert again["weights_sha256"] == open_artefact(lite_half).metadata["weights_sha256"]
+
+
 def test_the_file_says_what_it_is_and_nothing_of_the_machine(lite_half):
     artefact = open_artefact(lite_half)
     assert (artefact.variant, artefact.precision, artefact.io) == ("lite", "fp16-stored", "frames")
