@@ -16,10 +16,10 @@ __all__ = ["draw_rain"]
 SHEETS = (2.5, 4.0, 6.5, 10.0, 16.0)
 #: Metres a second that a drop of 2 mm falls, how wide it is, and how long the shutter of a camera is open in the rain.
 FALL, WIDTH, SHUTTER = 6.5, 0.002, 1 / 60
-#: Height of the block of air that is repeated downwards, in metres: twice what the nearest sheet can show.
-BLOCK = 12.0
 #: What a drop hides of what is behind it, and how much of that the thermal camera feels: it is slower and coarser.
 COVER, FELT = 0.55, 0.35
+#: Drops of a sheet at the most.
+MOST = 6000
 BITS = 4
 
 
@@ -32,14 +32,15 @@ def draw_rain(canvas: Array, camera: Camera, climate: Climate, lighting: Lightin
         rng = np.random.default_rng([seed, 53, layer])
         sides = (np.array([0.0, width]) - camera.cx) * z / camera.focal
         left, right = sides[0] - 1.0, sides[1] + 1.0
+        top, tall = camera.eye + camera.horizon * z / camera.focal + 0.5, height * z / camera.focal + 1.0
         thick = z - (SHEETS[layer - 1] if layer else 1.0)
-        count = min(int(climate.rain * (right - left) * BLOCK * thick), 6000)
+        count = min(int(climate.rain * (right - left) * tall * thick), MOST)
         x = rng.uniform(left, right, count)
         fall = FALL * rng.uniform(0.75, 1.2, count)
-        top = (rng.uniform(0, BLOCK, count) - fall * t) % BLOCK + camera.eye - BLOCK / 2
+        y = top - (rng.uniform(0, tall, count) + fall * t) % tall  # what leaves below comes in again above
         lean = 0.12 * np.sin(0.4 * seed) + rng.normal(0, 0.02, count)
-        u0, v0 = camera.project(x, top, z)
-        u1, v1 = camera.project(x + lean * fall * SHUTTER, top - fall * SHUTTER, z)
+        u0, v0 = camera.project(x, y, z)
+        u1, v1 = camera.project(x + lean * fall * SHUTTER, y - fall * SHUTTER, z)
         # A streak is drawn a pixel wide, so what is finer has less cover.
         wide = max(1, round(WIDTH * camera.focal / z))
         share = COVER * min(1.0, WIDTH * camera.focal / z + 0.15)
