@@ -7,6 +7,7 @@
 #   CONSTRAINTS  file with the versions that are known to work    (constraints.txt; empty: newest)
 #   JOBS         how many tests `make test` runs at a time        (the CPU's cores, at most 4)
 #   STAGES       what `make gpu` does             (build test sanitize bench; further: train endure)
+#   M3SVD CLIPS  folders of the data set for `make weights`; OPTIONS: further ones of its trainings (--set run.steps=20)
 #   PYLDFUSION_CUDA, PYLDFUSION_CUDA_ARCHITECTURES, CMAKE_ARGS  see setup.py
 
 PYTHON ?= python3
@@ -14,13 +15,16 @@ VENV ?= .venv
 TORCH_INDEX ?=
 JOBS ?= $(shell cores=$$(nproc || echo 2); echo $$((cores < 4 ? cores : 4)))
 STAGES ?=
+M3SVD ?=
+CLIPS ?=
+OPTIONS ?=
 CONSTRAINTS ?= constraints.txt
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 SOURCES := pyproject.toml setup.py CMakeLists.txt constraints.txt $(wildcard cmake/* csrc/*)
 
-.PHONY: demo test lint format train-smoke cuda-all gpu clean
+.PHONY: demo test lint format train-smoke weights cuda-all gpu clean
 
 demo: $(VENV)/.runtime  ## a fused picture of a generated pair, with its numbers
 	$(BIN)/pyldfusion demo
@@ -46,6 +50,20 @@ train-smoke: $(VENV)/.dev  ## 20 steps of language-driven training on generated 
 	  $(BIN)/pyldfusion fuse out/smoke/pairs/ir/scene_0000.png out/smoke/pairs/vi/scene_0000.png \
 	    out/smoke/$$(basename $$model).png --model $$model || exit 1; \
 	done
+
+weights: $(VENV)/.dev  ## the bundled weights again, in out/weights; goes on where it was stopped (docs/weights.md)
+	test -d "$(M3SVD)" -a -d "$(CLIPS)" || { echo "give M3SVD=DIR and CLIPS=DIR, see docs/weights.md"; exit 2; }
+	test -f out/weights/data/manifest.csv || $(BIN)/python -m trainer.prepare --out out/weights/data --m3svd "$(M3SVD)" \
+	  --video "$(CLIPS)" --every 12 --scenes 40
+	$(BIN)/python -m trainer --preset supervised-lite --data out/weights/data --out out/weights/lite $(OPTIONS) \
+	  $$(test -d out/weights/lite && echo --resume)
+	$(BIN)/python -m trainer --preset supervised-full --data out/weights/data --out out/weights/full $(OPTIONS) \
+	  --set network.start=out/weights/lite/weights.safetensors $$(test -d out/weights/full && echo --resume)
+	for name in lite full; do \
+	  $(BIN)/python -m export out/weights/$$name/weights.safetensors -o out/weights/$$name.onnx \
+	    --precision fp16-stored || exit 1; \
+	done
+	$(BIN)/python -m export out/weights/lite.onnx -o out/weights/lite-temporal.onnx --precision fp16-stored --temporal
 
 cuda-all: $(VENV)/.build  ## every kernel compiled for every architecture nvcc knows, warnings as errors, and its size
 	PYLDFUSION_CUDA=1 PYLDFUSION_CUDA_ARCHITECTURES=all CMAKE_ARGS=-DPYLDFUSION_WERROR=ON \
