@@ -167,7 +167,10 @@ class TestConfig:
         mine, authors = load_config(str(tmp_path / "mine.toml")), load_config("authors")
         assert mine.prompts.objective == ("a sharp image",)
         assert replace(mine, prompts=authors.prompts) == authors
-        (tmp_path / "a.toml").write_text(f'base = "{tmp_path}/b.toml"')
+        (tmp_path / "own.toml").write_text('base = "mine.toml"\n[prompts]\nvisible = "a photo"\n')
+        own = load_config(str(tmp_path / "own.toml"))  # mine.toml is looked for beside it
+        assert (list(own.prompts.objective), list(own.prompts.visible)) == (["a sharp image"], ["a photo"])
+        (tmp_path / "a.toml").write_text('base = "b.toml"')
         (tmp_path / "b.toml").write_text(f'base = "{tmp_path}/a.toml"')
         (tmp_path / "c.toml").write_text("run = 3")
         with pytest.raises(ConfigError, match="the preset has run = 3; expected a table"):

@@ -394,6 +394,8 @@ def _read(preset: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     base = values.pop("base", "")
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base is {base!r}; expected the name of a preset, or a .toml file")
+    if base.endswith(".toml"):  # beside the file that names it, wherever the command was given
+        base = str(path.parent / base)
     merged = _read(base, (*seen, preset)) if base else {}
     for section, table in values.items():
         if isinstance(table, dict) and isinstance(merged.get(section), dict):
