@@ -128,6 +128,7 @@ _HEIGHT = Option("height", "whole", None, "pixels", low=16, high=16384)
 _TIMEOUT = Option("timeout", "number", 5.0, "seconds without a frame after which it is opened anew", low=0.1, high=600)
 
 _CODEC = ("h264", "h265", "mjpeg")
+#: Those of :mod:`pyldfusion.scene`, which takes OpenCV to import.
 _SCENES = ("night", "dusk", "day", "fog", "smoke", "rain", "indoor")
 #: Of network streams that GStreamer reads: the codec first.
 _DECODING = (

@@ -128,9 +128,9 @@ def _ceiling(room: Room, climate: Climate, x: Array, z: Array, fine: Array, deep
         glow += (5.0 if lit else 0.0) * GLOW * pane[..., None]
         heat += (11.0 if lit else 0.4) * pane
     pipe = ramp(0.07 - np.abs(np.abs(x) - room.half + 0.25), fine) * (x > 0)
-    joint = 1 - 0.8 * stripe(z, 2.4, 0.12, deep)  # the flanges are not lagged
+    lagging = 1 - 0.8 * stripe(z, 2.4, 0.12, deep)  # the flanges have none
     albedo += (bgr(0.30, 0.32, 0.33) - albedo) * pipe[..., None]
-    heat += (16.0 - 9.0 * joint) * pipe
+    heat += (16.0 - 9.0 * lagging) * pipe
     return albedo, glow, heat
 
 

@@ -132,7 +132,7 @@ class Scene:
             sun = (direction, (0.78 * strength, 0.92 * strength, strength))
         lamps: list[Lamp | Beam] = [lamp for lamp in map(shine, plan.posts) if lamp is not None] if row.lamps else []
         if plan.room is not None:
-            lamps = list(room_lamps(plan.room))
+            lamps += room_lamps(plan.room)
         if plan.climate.ego:
             lamps.append(Beam((0.0, 0.7, 0.3), (0.0, 1.0), (0.80, 0.94, 1.0), 60.0))
         dim = plan.climate.dim if sun is None else 1.0
