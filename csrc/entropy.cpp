@@ -4,8 +4,10 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "entropy_math.h"
+#include "entropy_slices.h"
 #include "parallel.h"
 #include "sample_math.h"
 
@@ -17,26 +19,49 @@ namespace {
 // store, of which a core does one a cycle: 1.02 cycles a byte measured on Zen 3, the same for noise and pictures.
 // Slower, tried: a table of byte pairs, which halves the stores but leaves the first cache; the counters of a grey
 // level side by side, so that neighbouring pixels share a cache line; one store for eight equal pixels, which in
-// pictures is hard to foresee.
+// pictures is hard to foresee. Faster: no counters, see entropy_slices.h.
 constexpr int kTables = 8;
-constexpr int kRow = kBins + 8;  // room for kOutside, and tables that start in different cache sets
+constexpr int kRow = kBins + 8;  // tables that start in different cache sets
 constexpr std::int64_t kChunk = 1024;
 constexpr std::int64_t kMost = std::int64_t{1} << 31;  // pixels that the 32-bit tables hold for certain
+constexpr std::int64_t kWorthSlices = 8192;            // with fewer pixels, setting them up costs what they save
 
 struct Histogram {
+  explicit Histogram(std::int64_t pixels) {
+    if (pixels >= kWorthSlices && SliceCounter::available()) slices.emplace();
+  }
+
+  std::optional<SliceCounter> slices;  // instead of the tables
   std::uint32_t table[kTables][kRow] = {};
   std::int64_t held = 0;            // pixels in the tables, at most
   std::int64_t counts[kBins] = {};  // what was in them before they were cleared
 };
 
-using Bins = std::uint16_t;
-
-LDF_CLONES void bins_of_row(const float* values, std::int64_t n, Bins* bins) {
-  for (std::int64_t i = 0; i < n; ++i) bins[i] = static_cast<Bins>(bin_of(values[i]));
+// Returns how many values are in no bin: these are given the first.
+template <class Float>
+inline int bins_of(const Float* values, int n, std::uint8_t* bins) {
+  int outside = 0;
+  const auto one = [&](int i) {
+    const int bin = bin_of(values[i]);
+    outside += bin >> 8;  // kOutside is 1 << 8
+    bins[i] = static_cast<std::uint8_t>(bin);
+  };
+  constexpr int kStep = 64;
+  int i = 0;
+  for (; i + kStep <= n; i += kStep) {
+    for (int k = 0; k < kStep; k += 64 / sizeof(Float)) __builtin_prefetch(values + i + kChunk + k);
+    for (int k = 0; k < kStep; ++k) one(i + k);
+  }
+  for (; i < n; ++i) one(i);
+  return outside;
 }
 
-LDF_CLONES void bins_of_row(const double* values, std::int64_t n, Bins* bins) {
-  for (std::int64_t i = 0; i < n; ++i) bins[i] = static_cast<Bins>(bin_of(values[i]));
+LDF_CLONES int bins_of_row(const float* values, int n, std::uint8_t* bins) {
+  return bins_of(values, n, bins);
+}
+
+LDF_CLONES int bins_of_row(const double* values, int n, std::uint8_t* bins) {
+  return bins_of(values, n, bins);
 }
 
 // Eight pixels come in one load and go to eight tables.
@@ -58,28 +83,12 @@ void count(const std::uint8_t* pixels, std::int64_t n, Histogram& h) {
   for (; i < n; ++i) ++h.table[0][pixels[i]];
 }
 
-void count(const Bins* bins, std::int64_t n, Histogram& h) {
-  std::int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    std::uint64_t low, high;
-    std::memcpy(&low, bins + i, 8);
-    std::memcpy(&high, bins + i + 4, 8);
-    ++h.table[0][low & 0xffff];
-    ++h.table[1][low >> 16 & 0xffff];
-    ++h.table[2][low >> 32 & 0xffff];
-    ++h.table[3][low >> 48];
-    ++h.table[4][high & 0xffff];
-    ++h.table[5][high >> 16 & 0xffff];
-    ++h.table[6][high >> 32 & 0xffff];
-    ++h.table[7][high >> 48];
-  }
-  for (; i < n; ++i) ++h.table[0][bins[i]];
-}
-
 // A patch of one value takes one store; of any other, the first pixels that differ tell.
 void count_run(const std::uint8_t* pixels, std::int64_t n, Histogram& h) {
   if (n > 0 && std::memcmp(pixels, pixels + 1, static_cast<std::size_t>(n - 1)) == 0) {
     h.table[0][pixels[0]] += static_cast<std::uint32_t>(n);
+  } else if (h.slices) {
+    h.slices->add(pixels, n);
   } else {
     count(pixels, n, h);
   }
@@ -87,11 +96,11 @@ void count_run(const std::uint8_t* pixels, std::int64_t n, Histogram& h) {
 
 template <class Float>
 void count_run(const Float* values, std::int64_t n, Histogram& h) {
-  Bins bins[kChunk];
+  std::uint8_t bins[kChunk];
   for (std::int64_t i = 0; i < n; i += kChunk) {
     const std::int64_t m = std::min(kChunk, n - i);
-    bins_of_row(values + i, m, bins);
-    count(bins, m, h);
+    h.counts[0] -= bins_of_row(values + i, static_cast<int>(m), bins);
+    count_run(bins, m, h);
   }
 }
 
@@ -144,6 +153,7 @@ double log2_of(std::int64_t count) {
 // Once, after the last pixel.
 double bits_of(Histogram& h) {
   add_tables(h);
+  if (h.slices) h.slices->add_to(h.counts);
   std::int64_t total = 0;
   for (const std::int64_t c : h.counts) total += c;
   if (total == 0) return 0.0;
@@ -162,7 +172,7 @@ double entropy_of(const char* first, std::int64_t height, std::int64_t width, st
     width *= height;
     height = 1;
   }
-  Histogram h;
+  Histogram h(height * width);
   for (std::int64_t y = 0; y < height; ++y) {
     for (std::int64_t x = 0; x < width; x += kMost) {
       const std::int64_t m = std::min(kMost, width - x);
@@ -200,7 +210,7 @@ double entropy_of_affine(const EntropyAffineParams& p, std::int64_t i) {
   const BoxMap map = box_map(box[2], p.size, p.maps + 6 * (i / p.count));
   const char* first = static_cast<const char*>(p.planes) + i % p.count * p.stride_p + box[1] * p.stride_y +
                       box[0] * p.stride_x;
-  Histogram h;
+  Histogram h(std::int64_t{p.size} * p.size);
   float values[kChunk];
   for (std::int32_t y = 0; y < p.size; ++y) {
     for (std::int64_t x = 0; x < p.size; x += kChunk) {

@@ -61,6 +61,38 @@ def test_entropy_of_any_layout(dtype):
         )
 
 
+def test_entropy_of_patches_large_enough_to_count_without_counters():
+    rng = np.random.default_rng(0)
+    ramp = np.repeat(np.arange(256, dtype=np.uint8), np.arange(1, 257))  # every level another number of times
+    for size in (8191, 8192, 8193, 9215, 9216, 16384 + 63, len(ramp)):
+        for name, levels in {
+            "ramp": rng.permutation(ramp)[:size],
+            "one pile": rng.integers(64, 128, size, dtype=np.uint8),
+            "two levels": np.where(rng.random(size) < 0.01, 255, 3).astype(np.uint8),
+            "runs": np.sort(rng.integers(0, 256, size, dtype=np.uint8)),
+        }.items():
+            patch = levels[None, None]
+            expected = reference.entropy(patch)
+            np.testing.assert_allclose(kernels.entropy(patch), expected, rtol=0, atol=1e-12, err_msg=f"{name} {size}")
+            real = (patch + np.float32(0.5)) / np.float32(256)
+            np.testing.assert_allclose(kernels.entropy(real), expected, rtol=0, atol=1e-12, err_msg=f"{name} {size}")
+    image = pixels((160, 210), np.uint8)  # rows of a box come one by one, of odd lengths, some of them constant
+    image[40:60] = 7
+    boxes = np.array([[0, 0, 210, 160], [3, 5, 101, 99], [1, 0, 65, 160], [9, 30, 64, 130]], np.int32)
+    np.testing.assert_allclose(kernels.entropy(image, boxes), reference.entropy(image, boxes), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_entropy_does_not_count_what_is_outside_a_large_patch(dtype):
+    patch = pixels((1, 120, 131), dtype)
+    patch[0, ::3] = np.nan
+    patch[0, 1::7] = -1
+    patch[0, :, 5::11] = np.inf
+    inside = patch[(patch >= 0) & (patch <= 1)][None, None]
+    np.testing.assert_allclose(kernels.entropy(patch), reference.entropy(inside), rtol=0, atol=1e-12)
+    assert kernels.entropy(np.full((1, 120, 131), np.nan, dtype)).tolist() == [0.0]
+
+
 @pytest.mark.parametrize("dtype", PIXELS)
 def test_entropy_of_a_constant_patch_is_exactly_zero(dtype):
     for value in (0, 1, 255) if dtype == np.uint8 else (0.0, 0.3, 1.0):
