@@ -16,6 +16,7 @@ from ..artefact import Artefact
 from ..errors import ArtefactError, DependencyError, EngineError
 from .base import check_signature
 from .choice import RUNTIMES
+from .openvino_branches import join_branches
 from .state import State
 
 __all__ = ["PRECISION_HINTS", "OpenVinoEngine", "import_openvino", "load", "openvino_core"]
@@ -100,6 +101,8 @@ class OpenVinoEngine:
         except Exception as error:  # RuntimeError, and others from the conversion of odd graphs
             raise ArtefactError(f"{artefact.path} is not a model that OpenVINO reads: {error}") from error
         self.warps, states = check_signature(artefact, inputs, outputs)
+        if precision == "bf16":
+            self._model = join_branches(self._model)
         self.temporal = bool(states)
         self._state = State(states)
         self._requests: OrderedDict[_Shapes, Any] = OrderedDict()
