@@ -78,7 +78,7 @@ def generated(kind: str, frames: int, *, noise: float = 0.0, gain: float = 0.0) 
 def fused(model: str, temporal: float | None, engine: str | None, pairs: list[Any]) -> list[Plane]:
     with Fuser(model, "cpu", engine, temporal=temporal) as fuser:
         times = (i / RATE for i in range(len(pairs)))
-        return [luma(frame) for frame in fuser.fuse_stream(pairs, times=times)]
+        return [luma(frame) for frame in fuser.stream(pairs, times=times)]
 
 
 def flicker(sequence: Sequence, planes: list[Plane]) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def check(engine: Path, reference: Path, trtexec: str | None, rounds: int = 100)
         cuda.to_host(fuser.fuse(*on_device))
         device = _median_ms(lambda: cuda.to_host(fuser.fuse(*on_device)), rounds)
         begin = time.perf_counter()
-        for _ in fuser.fuse_stream(pairs[i % PAIRS] for i in range(rounds)):
+        for _ in fuser.stream(pairs[i % PAIRS] for i in range(rounds)):
             pass
         stream = rounds / (time.perf_counter() - begin)
     least = BOUNDS.get(known.precision, 0.0)

@@ -97,7 +97,7 @@ class Fuser:
         DeviceError: the device or precision that was asked for is not on this machine.
 
     One Fuser may be used from several threads: calls into the engine take turns, and on a GPU the frames of several
-    threads overlap as those of :meth:`fuse_stream` do. After ``os.fork`` it must not be used in the child, whose copy
+    threads overlap as those of :meth:`stream` do. After ``os.fork`` it must not be used in the child, whose copy
     of the engine has lost its threads: make a new one there (an error says so).
 
     Example:
@@ -277,7 +277,7 @@ class Fuser:
             InputError: no frames, or numbers, shapes or dtypes that differ; and as in :meth:`fuse`.
         """
         if self._past is not None:
-            raise InputError("fuse_batch is for pairs that do not follow each other; give a video's to fuse_stream")
+            raise InputError("fuse_batch is for pairs that do not follow each other; give a video's to stream")
         irs, viss = _frames("irs", irs), _frames("viss", viss)
         if not irs or len(irs) != len(viss):
             raise InputError(f"irs has {len(irs)} frames and viss has {len(viss)}; expected equally many, at least one")
@@ -297,7 +297,7 @@ class Fuser:
         fused = list(self._pipeline(pairs(), self._open().batch))
         return np.stack(fused).astype(viss[0].dtype, copy=False)
 
-    def fuse_stream(
+    def stream(
         self,
         pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]],
         *,

@@ -84,9 +84,9 @@ def test_every_pair_of_files_is_fused_as_by_hand(fuser, pictures, tmp_path):
     assert json.dumps(stats)
 
 
-def test_fuse_stream_takes_pairs(fuser, pictures):
+def test_stream_takes_pairs(fuser, pictures):
     with CameraPair(f"scene://ir?{LIVE}&live=no&bits=8&frames=3", f"scene://vis?{LIVE}&live=no&frames=3") as pairs:
-        assert len(list(fuser.fuse_stream(pairs))) == 3
+        assert len(list(fuser.stream(pairs))) == 3
 
 
 class Collect(Sink):

@@ -222,7 +222,7 @@ def test_a_video_is_smoothed_at_its_own_rate(folder, fuser, capsys):
     rendered = clips()
     assert fuse("tir.mkv", "tvis.mkv", "out.mkv", "--temporal", 0.5) == 0
     with Fuser("lite", engine="onnxruntime", temporal=0.5) as smoothed:
-        expected = list(smoothed.fuse_stream(rendered, times=(k / 12 for k in range(5))))
+        expected = list(smoothed.stream(rendered, times=(k / 12 for k in range(5))))
     assert all(np.array_equal(frame, fused) for frame, fused in zip(VideoReader("out.mkv"), expected, strict=True))
     assert not np.array_equal(expected[-1], fuser.fuse(*rendered[-1]))
     assert fuse("ir", "vis", "out", "--temporal", 0.5) == 2

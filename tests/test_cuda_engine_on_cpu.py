@@ -287,7 +287,7 @@ class TestFuser:
         frames = [(random_frame(i, s, "uint16"), random_frame(9 + i, (*s, 3), "uint8")) for i, s in enumerate(sizes)]
         expected = [gpu.fuse(*f) for f in frames]
         taken = []
-        stream = gpu.fuse_stream(taken.append(i) or f for i, f in enumerate(frames))
+        stream = gpu.stream(taken.append(i) or f for i, f in enumerate(frames))
         assert taken == []
         for i, fused in enumerate(stream):
             assert np.array_equal(fused, expected[i])
@@ -297,14 +297,14 @@ class TestFuser:
     def test_a_stream_left_early(self, gpu):
         frames = [(random_frame(i, (20, 24), "uint8"), random_frame(i, (20, 24, 3), "uint8")) for i in range(6)]
         expected = gpu.fuse(*frames[0])
-        stream = gpu.fuse_stream(frames)
+        stream = gpu.stream(frames)
         assert np.array_equal(next(stream), expected)
         stream.close()
         assert np.array_equal(gpu.fuse(*frames[0]), expected)
 
     def test_an_error_in_a_stream_comes_when_it_is_reached(self, gpu):
         good = random_frame(0, (20, 24), "uint8")
-        stream = gpu.fuse_stream([(good, good), (good, good), (good, good), (good, good[:10])])
+        stream = gpu.stream([(good, good), (good, good), (good, good), (good, good[:10])])
         next(stream)
         with pytest.raises(InputError, match="vis has shape"):
             next(stream)
@@ -348,7 +348,7 @@ class TestFuser:
         gpu.close()
         assert np.array_equal(waiting()[0], expected)
         with pytest.raises(EngineError, match="closed"):
-            next(gpu.fuse_stream([frames]))
+            next(gpu.stream([frames]))
 
 
 class Producer:

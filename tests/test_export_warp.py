@@ -112,7 +112,7 @@ def test_a_fuser_gives_what_it_gives_of_a_pair_that_was_warped_before(runtime, f
             assert np.array_equal(plain.fuse_batch(irs, viss, homography=matrix), expected)  # OpenCV's, before
             for fused in (
                 ours.fuse_batch(irs, viss, homography=matrix),
-                np.stack(list(ours.fuse_stream(zip(irs, viss, strict=True), homography=matrix))),
+                np.stack(list(ours.stream(zip(irs, viss, strict=True), homography=matrix))),
                 np.stack([ours.fuse(ir, vis, homography=matrix) for ir, vis in zip(irs, viss, strict=True)]),
             ):
                 difference = np.abs(fused.astype(int) - expected)

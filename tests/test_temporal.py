@@ -103,7 +103,7 @@ def test_engines_agree_over_time(files, engine, variant):
     pairs = video(4)
     with Fuser(files[variant], "cpu", engine, temporal=0.5) as fuser:
         assert fuser.info["temporal"] == 0.5 and fuser.info["precision"] == "fp32"
-        fused = list(fuser.fuse_stream(pairs, times=itertools.count(0, 0.1)))
+        fused = list(fuser.stream(pairs, times=itertools.count(0, 0.1)))
     keep = 0.0
     for (ir, vis), frame in zip(pairs, fused, strict=True):
         expected, states = run(graph, keep, states, ir, vis)
@@ -113,7 +113,7 @@ def test_engines_agree_over_time(files, engine, variant):
 
 def test_times_are_for_every_pair(files):
     with Fuser(files["lite"], engine="onnxruntime", temporal=1.0) as fuser:
-        frames = fuser.fuse_stream(video(3), times=[0.0, 0.1])
+        frames = fuser.stream(video(3), times=[0.0, 0.1])
         assert next(frames).shape == next(frames).shape
         with pytest.raises(InputError, match="times has 2 of them and there are more pairs"):
             next(frames)

@@ -168,7 +168,7 @@ class TestFrames:
             assert fuser.info["engine"] == "tensorrt" and fuser.info["metadata"]["gpu"].startswith("Orin")
             fuser.warmup((32, 24))
             pairs = [pair(1, 24, 32) for _ in range(5)]
-            fused = list(fuser.fuse_stream((ir[0], vis[0]) for ir, vis in pairs))
+            fused = list(fuser.stream((ir[0], vis[0]) for ir, vis in pairs))
         for (ir, vis), frame in zip(pairs, fused, strict=True):
             assert np.array_equal(frame, plain.run(ir, vis)[0])
 

@@ -88,10 +88,10 @@ def _size(bench: Bench, size: tuple[int, int]) -> None:
 
 def stream(fuser: Fuser, frames: tuple[Frame, Frame], count: int) -> tuple[float, list[float]]:
     """Frames a second of a stream, and the sorted gaps between its frames."""
-    for _ in fuser.fuse_stream(itertools.repeat(frames, 8)):
+    for _ in fuser.stream(itertools.repeat(frames, 8)):
         pass
     marks = [time.perf_counter()]
-    for _ in fuser.fuse_stream(itertools.repeat(frames, count)):
+    for _ in fuser.stream(itertools.repeat(frames, count)):
         marks.append(time.perf_counter())
     gaps = sorted(b - a for a, b in itertools.pairwise(marks))
     return count / (marks[-1] - marks[0]), gaps
