@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import cv2
 import numpy as np
 import pytest
 
@@ -79,3 +80,27 @@ def test_frames_of_another_size_than_the_file_is_for(models, tmp_path):
             assert fuser.fuse(np.zeros((32, 48), np.uint8), np.zeros((32, 48, 3), np.uint8)).shape == (32, 48, 3)
             with pytest.raises(InputError, match="is for frames of 48x32"):
                 fuser.fuse(np.zeros((33, 48), np.uint8), np.zeros((33, 48, 3), np.uint8))
+
+
+def test_twelve_megapixels(tmp_path):
+    """Sums over that many pixels lose digits in 32 bits; runtimes must not lose more than a level."""
+    import torch
+
+    from export.onnx import export_onnx
+    from pyldfusion.generator import Generator, Variant
+    from trainer.start.initialise import initialise
+
+    network = initialise(Generator(Variant((2, 2, 4, 4), True, "tanh")), seed=5).eval()
+    export_onnx(network, tmp_path / "large.onnx")
+    rng = np.random.default_rng(6)
+    grey = [cv2.resize(rng.random((60, 80), np.float32), (4000, 3000), interpolation=cv2.INTER_CUBIC) for _ in range(2)]
+    ir, vis = (np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8) for x in grey)
+    with torch.inference_mode():
+        planes = (torch.from_numpy(x)[None, None] / 255 for x in (ir, vis))
+        expected = np.rint(network(*planes)[0, 0].numpy() * 255).astype(int)
+    for engine in FORMATS["onnx"].runtimes:
+        if engine == "torch":
+            continue
+        with Fuser(tmp_path / "large.onnx", engine=engine, device="cpu", precision="fp32") as fuser:
+            difference = np.abs(fuser.fuse(ir, np.repeat(vis[..., None], 3, 2))[..., 1] - expected)
+        assert difference.max() <= 1 and difference.mean() <= 0.01, engine
