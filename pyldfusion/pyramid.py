@@ -29,23 +29,23 @@ class PyramidLook:
     """
 
     #: variance from which a step is kept as it is rather than taken for detail: what is raised beyond it is a halo.
-    edge: tuple[float, ...] = (0.07, 0.07, 0.07)
+    edge: tuple[float, ...] = (0.12, 0.1, 0.06)
     #: gain of clear detail.
-    gain: tuple[float, ...] = (2.2, 1.7, 1.3)
+    gain: tuple[float, ...] = (2.2, 2.2, 2.1)
     #: how hard the choice between the sources is, 1, 2 or 4; soft where they may disagree in sign over a wide place.
-    choice: tuple[int, ...] = (4, 2, 1)
+    choice: tuple[int, ...] = (2, 1, 1)
     #: amplitude of detail above which the gain returns to 1.
     strong: float = 1.2
     #: amplitude, in noise floors, at which detail is half gone.
     coring: float = 2.4
     #: what is left of detail deep in the noise.
-    floor_gain: float = 0.12
+    floor_gain: float = 0.05
     #: the noise floor is what this part of the picture stays below: nearly every picture has a flat place.
-    quiet: float = 0.2
+    quiet: float = 0.22
     #: the noise floor is at least this,
-    least_noise: float = 0.015
+    least_noise: float = 0.02
     #: and this in units of the picture's own range [0, 1]: video coding leaves steps of a grey level or two.
-    coding_noise: float = 0.0035
+    coding_noise: float = 0.006
     #: a source of less contrast than this (of [0, 1]) is not raised to the contrast of the other.
     least_contrast: float = 0.025
     #: infrared level above which things count as hot, and how far the base follows them.
@@ -53,7 +53,7 @@ class PyramidLook:
     hot_lift: float = 0.4
     #: mean and deviation of the finished picture, and where its highlights and shadows start to bend.
     mean: float = 0.47
-    deviation: float = 0.25
+    deviation: float = 0.258
     knee: float = 0.37
 
     def __post_init__(self) -> None:
