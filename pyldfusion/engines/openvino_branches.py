@@ -41,7 +41,7 @@ def join_branches(model: Any) -> Any:
     folding.register_pass(passes.ConstantFolding())  # sizes that are known, and weights that are cast from 16 bits
     folding.run_passes(joined)
     for node in joined.get_ordered_ops():
-        if node.get_type_name() != "Concat" or node.get_input_size() != 2:
+        if node.get_type_name() != "Concat" or node.get_input_size() != 2 or node.get_attributes()["axis"] != 1:
             continue
         branches = _inputs(node)
         stems = _stems(*branches)
@@ -73,7 +73,7 @@ def _stems(a: Any, b: Any) -> list[NDArray[np.float32]]:
         if kind == "Constant":
             if _joined_constant(*pair) is None:
                 return []
-        elif pair[0].get_attributes() != pair[1].get_attributes():
+        elif pair[0].get_attributes() != pair[1].get_attributes() or len({len(_inputs(node)) for node in pair}) > 1:
             return []
         elif kind == "Convolution":
             (from_a, kernel_a), (from_b, kernel_b) = map(_inputs, pair)
@@ -161,10 +161,10 @@ def _inputs(node: Any) -> list[Any]:
 
 
 def _joined_constant(a: Any, b: Any) -> NDArray[Any] | None:
-    """Of two that hold a number per channel both; of two that are the same, and do not, one; None for others."""
+    """Of two that hold a number per channel both; of others one, where they are the same; else None."""
     a, b = np.array(a.data), np.array(b.data)
     if a.shape != b.shape:
         return None
-    if a.ndim == 4 and a.shape[1] == a.size:
+    if a.ndim == 4 and a.shape[1] == a.size > 1:
         return np.concatenate((a, b), 1)
     return a if np.array_equal(a, b) else None
