@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from zlib import crc32
 
 import numpy as np
 import onnx
@@ -23,11 +24,11 @@ ANY_SHAPE = Shape.dynamic()
 
 @cache
 def network(variant: str) -> Generator:
-    """Seeded weights, with biases that are not zero."""
+    """Seeded weights, with biases that are not zero, and no two alike: the exporter would make one of them."""
     generator = initialise(Generator(variant), seed=1)
     for name, weight in generator.named_parameters():
         if name.endswith("bias"):
-            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+            torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(crc32(name.encode())))
     return generator.eval()
 
 
