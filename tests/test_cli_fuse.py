@@ -322,7 +322,7 @@ def test_ctrl_c_leaves_whole_files(folder):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as run:
         deadline = time.monotonic() + 300
-        while not list(Path("out").glob("*.png")) and run.poll() is None and time.monotonic() < deadline:
+        while not list(Path("out").glob("[!.]*.png")) and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
         said = run.stderr.read()
