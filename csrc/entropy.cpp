@@ -43,7 +43,8 @@ inline int bins_of(const Float* values, int n, std::uint8_t* bins) {
   int outside = 0;
   const auto one = [&](int i) {
     const int bin = bin_of(values[i]);
-    outside += bin >> 8;  // kOutside is 1 << 8
+    static_assert(kOutside == 1 << 8);
+    outside += bin >> 8;
     bins[i] = static_cast<std::uint8_t>(bin);
   };
   constexpr int kStep = 64;

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         with open_fuser(args, thermal=thermal, temporal=args.temporal) as fuser:
             worker = _Worker(fuser, registration, views, args.palette, thermal, console)
             if isinstance(pairs, StreamPairs):
-                return _stream(pairs, output, worker, args.json, args.fps or pairs.rate or DEFAULT_RATE)
+                return _fuse_video(pairs, output, worker, args.json, args.fps or pairs.rate or DEFAULT_RATE)
             return _fuse_files(pairs, output, worker, args.json)
 
 
@@ -127,7 +127,7 @@ def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool
     return 0 if not failed else 1 if written else 2
 
 
-def _stream(pairs: StreamPairs, output: Output, worker: _Worker, as_json: bool, rate: float) -> int:
+def _fuse_video(pairs: StreamPairs, output: Output, worker: _Worker, as_json: bool, rate: float) -> int:
     """Two videos: one result, which ends where the first of them ends, or fails, or is interrupted."""
     console = worker.console
     record: dict[str, Any] = {"ir": pairs.texts[0], "vis": pairs.texts[1], "error": None}
