@@ -1,13 +1,14 @@
 """Registration: how often the search without a target finds a known homography, refuses, or is wrong; targets' errors.
 
-``python -m benchmarks registration [--data DIR ...] [--clips DIR] [--out FILE]``
+``python -m benchmarks registration [--data DIR ...] [--clips DIR] [--sheets DIR] [--out FILE]``
 
 Real pairs are spoilt by known homographies: the infrared picture is moved by up to 40 px at a width of 640, sized by
 up to 5 %, turned by up to 3 degrees, with some perspective. The pairs of public data sets lie on each other to a few
 pixels only, so two errors are told: ``known``, from the homography that was put in, and ``repeated``, from that
 homography after the one that the same search finds for the untouched pair. Pairs of generated scenes lie exactly on
-each other. Strangers are infrared and visible pictures of two scenes: accepting one is a mistake. Errors are
-mean distances over the picture, in its own pixels.
+each other. ``--sheets`` draws the real pairs where the two differ by more than 5 px, for a person to judge. Strangers
+are infrared and visible pictures of two scenes: accepting one is a mistake. Errors are mean distances over the
+picture, in its own pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import argparse
 import datetime
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,12 @@ from pyldfusion.calibration.structure import grey
 from pyldfusion.calibration.targets import match, parse_target
 from pyldfusion.errors import CalibrationError
 from pyldfusion.media import VideoReader, read_image
-from pyldfusion.media.roots import find_roots
+from pyldfusion.media.roots import PairFiles, find_roots
 from pyldfusion.registration import Registration
 from pyldfusion.scene import Scene
 
 from .drawn_targets import TRUTH, pair
+from .registration_sheets import Sheets
 
 Frames = list[tuple[np.ndarray, np.ndarray]]
 
@@ -50,6 +52,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--clips", type=Path, metavar="DIR", help="a folder with videos of the same names in ir and vi")
     parser.add_argument("--each", type=int, default=1, metavar="N", help="every Nth pair only (default: all)")
     parser.add_argument("--trials", type=int, default=6, metavar="N", help="of each clip (default: 6)")
+    parser.add_argument("--sheets", type=Path, metavar="DIR", help="pairs over 5 px, to be judged by eye, and key.json")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"JSON (default: {RESULTS.name} in results)")
     args = parser.parse_args(argv)
@@ -61,8 +64,9 @@ def main(argv: Sequence[str]) -> int:
         "clips": {},
     }
     rows: dict[str, list[dict[str, float]]] = {}
+    sheets = Sheets(args.sheets, args.seed) if args.sheets else None
     for root in find_roots(args.data) if args.data else []:
-        rows[root.label] = list(_pairs(root.files[:: args.each], args.seed))
+        rows[root.label] = list(_pairs(root.files[:: args.each], args.seed, sheets))
     rows["scenes"] = list(_scenes(args.seed))
     for name, found in rows.items():
         if found:
@@ -97,8 +101,13 @@ def spoilt(ir: np.ndarray, truth: Matrix) -> np.ndarray:
     return cv2.warpPerspective(ir, np.linalg.inv(truth), (ir.shape[1], ir.shape[0]), flags=cv2.INTER_CUBIC)
 
 
-def try_one(frames: Frames, untouched: Alignment | None, rng: np.random.Generator) -> dict[str, float]:
-    """One search on spoilt frames."""
+def try_one(
+    frames: Frames,
+    untouched: Alignment | None,
+    rng: np.random.Generator,
+    differs: Callable[[Matrix], None] = lambda found: None,
+) -> dict[str, float]:
+    """One search on spoilt frames; ``differs`` gets where it puts the untouched ones, if that is over 5 px off."""
     size = frames[0][1].shape[1], frames[0][1].shape[0]
     truth = random_homography(rng, size)
     moved = [(spoilt(ir, truth), vis) for ir, vis in frames]
@@ -117,10 +126,9 @@ def try_one(frames: Frames, untouched: Alignment | None, rng: np.random.Generato
     if untouched is not None and not untouched.doubt:
         row["repeated"] = grid_error(found.homography, untouched.homography @ truth, size)
     if row["known"] > FAR and not row["refused"]:
-        mine, theirs = (
-            _mutual_information(frames, matrix) for matrix in (found.homography @ np.linalg.inv(truth), np.eye(3))
-        )
-        row["more_information"] = mine > theirs
+        put = found.homography @ np.linalg.inv(truth)
+        row["more_information"] = _mutual_information(frames, put) > _mutual_information(frames, np.eye(3))
+        differs(put)
     return row
 
 
@@ -169,11 +177,16 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _pairs(files: Sequence[Any], seed: int) -> Iterator[dict[str, float]]:
+def _pairs(files: Sequence[PairFiles], seed: int, sheets: Sheets | None) -> Iterator[dict[str, float]]:
     for index, one in enumerate(files):
         ir, vis = read_image(one.ir), read_image(one.vis)
         ir = np.asarray(cv2.resize(grey(ir).astype(np.uint8), (vis.shape[1], vis.shape[0])))
-        yield try_one([(ir, vis)], search([(ir, vis)]), np.random.default_rng([seed, index]))
+
+        def differs(found: Matrix, name: str = one.name, ir: np.ndarray = ir, vis: np.ndarray = vis) -> None:
+            if sheets:
+                sheets.add(name, ir, vis, found)
+
+        yield try_one([(ir, vis)], search([(ir, vis)]), np.random.default_rng([seed, index]), differs)
         stranger = files[(index + len(files) // 2) % len(files)]
         if stranger.ir != one.ir and index % 2 == 0:
             other = cv2.resize(grey(read_image(stranger.ir)), (vis.shape[1], vis.shape[0])).astype(np.uint8)
