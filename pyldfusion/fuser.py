@@ -234,12 +234,11 @@ class Fuser:
         :class:`~pyldfusion.cuda.DeviceArray` from a TensorRT engine), which has both too; nothing is
         copied to the host and nothing waited for: work is ordered with ``stream``, or with torch's current one, as any
         operation of torch. Values are not looked at, so floats are clipped to [0, 1] instead of checked (NaN is 0),
-        and a palette is not warned of.
+        and a palette is not warned of. A registration lays the infrared on there, too, bilinearly (OpenCV rounds to
+        32nds of a pixel), from a TensorRT engine without lenses and masks.
         """
         if is_on_gpu(ir) or is_on_gpu(vis):
-            if homography is not None or self.warps:
-                raise InputError("a homography is for frames in NumPy arrays; on the GPU, lay the infrared on before")
-            return self._fuse_on_gpu(ir, vis, out, color, thermal, stream)
+            return self._fuse_on_gpu(ir, vis, out, color, thermal, homography, stream)
         if stream is not None:
             raise InputError("stream is for arrays of a GPU; NumPy arrays are fused when the call returns")
         pair = self._prepare(ir, vis, color, thermal, homography)
@@ -467,7 +466,14 @@ class Fuser:
         return lambda: fused
 
     def _fuse_on_gpu(
-        self, ir: Any, vis: Any, out: Any, color: str | None, thermal: Sequence[float] | None, stream: Any
+        self,
+        ir: Any,
+        vis: Any,
+        out: Any,
+        color: str | None,
+        thermal: Sequence[float] | None,
+        homography: Any,
+        stream: Any,
     ) -> Any:
         color = self._color if color is None else check_color(color)
         counts = self._thermal if thermal is None else check_range(thermal)
@@ -477,13 +483,14 @@ class Fuser:
                 f"{name} is a {type(frame).__name__} on a GPU, and this Fuser computes on the CPU; copy it to a NumPy "
                 "array, or open the Fuser with device='cuda'"
             )
-        if self._registration is not None:
+        if self.warps:
             raise InputError(
-                "frames on a GPU must be registered: this Fuser's registration is for NumPy arrays; "
-                "pyldfusion.cuda.frame_to_plane warps there, with the inverse of Registration.field(...).homography"
+                f"{self._artefact.path.name} was exported with --warp and takes NumPy arrays; for arrays of a GPU "
+                "export it without: infrared is laid on before the graph"
             )
+        registration = self._registration if homography is None else self._registration_of(homography)
         with self._lock:
-            fused = cast(PipelinedEngine, self._open()).fuse_arrays(ir, vis, out, color, counts, stream)
+            fused = cast(PipelinedEngine, self._open()).fuse_arrays(ir, vis, out, color, counts, stream, registration)
         return fused if out is None else out
 
 

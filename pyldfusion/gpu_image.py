@@ -6,7 +6,7 @@ checked, and three channels of infrared become their luma whether they differ or
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from . import cuda, torch_ops
 from .errors import DtypeError, InputError
 from .image import LUMA_BGR, MIN_SIDE, is_on_gpu
 from .thermal import PERCENTILES
+
+if TYPE_CHECKING:
+    from .registration import Registration
 
 __all__ = ["GpuPair"]
 
@@ -34,21 +37,36 @@ class GpuPair:
         device: where they have to be.
         color: the order of three channels, ``"bgr"`` or ``"rgb"``.
         thermal: counts of a uint16 ``ir`` that become 0 and 255; None takes its percentiles.
+        registration: how frames of other sizes and views lie on each other; None takes frames that do.
 
     Attributes:
         ir: uint8 [1,H,W,1].
-        vis: uint8 [1,H,W,3], BGR.
+        vis: uint8 [1,H,W,3], BGR; a part of ``vis`` where the registration crops.
 
     Raises:
         DtypeError: another dtype, or something that is no array of a GPU.
-        InputError: another shape or size, or another device.
+        InputError: another shape or size, or another device. CalibrationError: sizes that were not calibrated.
     """
 
     def __init__(
-        self, ir: Any, vis: Any, out: Any, device: torch.device, color: str, thermal: tuple[float, float] | None
+        self,
+        ir: Any,
+        vis: Any,
+        out: Any,
+        device: torch.device,
+        color: str,
+        thermal: tuple[float, float] | None,
+        registration: Registration | None = None,
     ) -> None:
         thermals, visible = _frame("ir", ir, device), _frame("vis", vis, device)
-        if thermals.shape[:2] != visible.shape[:2]:
+        self._field = None
+        if registration is not None:
+            from .gpu_registration import on_device
+
+            self._field = on_device(registration, _size(thermals), _size(visible), device)
+        if self._field is not None:
+            visible = self._field.crop(visible)
+        elif thermals.shape[:2] != visible.shape[:2]:
             (h, w), (height, width) = thermals.shape[:2], visible.shape[:2]
             raise InputError(f"ir is {w}x{h} and vis is {width}x{height} (width x height); expected one size")
         if thermal is not None and thermals.dtype != torch.uint16:
@@ -62,7 +80,10 @@ class GpuPair:
                 "as vis is"
             )
         self._vis, self._rgb = visible, color == "rgb"
-        self.ir = _infrared(thermals, self._rgb, thermal)[None, ..., None]
+        plane = _luma(thermals, self._rgb)
+        if self._field is not None:
+            plane = self._field.warp(plane)
+        self.ir = _infrared(plane, thermal)[None, ..., None]
         frame = _to_8bit(visible if visible.ndim == 3 else visible[..., None])
         if frame.shape[2] == 1:
             frame = frame.expand(-1, -1, 3)
@@ -80,6 +101,8 @@ class GpuPair:
             ``out`` if it was given, else a new tensor.
         """
         result = self._restored(fused)
+        if self._field is not None:
+            result = self._field.visible_outside(result, self._vis)
         if self._out is None:
             return result
         with torch.inference_mode(self._out.is_inference()):  # outside, such a tensor is not written to
@@ -155,14 +178,23 @@ def _from_interface(array: Any, device: torch.device) -> Tensor:
     return tensor
 
 
-def _infrared(ir: Tensor, rgb: bool, thermal: tuple[float, float] | None) -> Tensor:
-    """uint8 [H,W]."""
+def _size(frame: Tensor) -> tuple[int, int]:
+    """(width, height)."""
+    return frame.shape[1], frame.shape[0]
+
+
+def _luma(ir: Tensor, rgb: bool) -> Tensor:
+    """[H,W] of the same dtype."""
     if ir.ndim == 3 and ir.shape[2] == 3:
         weights = LUMA_BGR[::-1] if rgb else LUMA_BGR
         wide = [ir[..., channel].to(torch.float32) * weight for channel, weight in enumerate(weights)]
         luma = wide[0] + wide[1] + wide[2]
-        ir = luma if ir.dtype.is_floating_point else luma.round().to(torch.int32).to(ir.dtype)
-    plane = ir if ir.ndim == 2 else ir[..., 0]
+        return luma if ir.dtype.is_floating_point else luma.round().to(torch.int32).to(ir.dtype)
+    return ir if ir.ndim == 2 else ir[..., 0]
+
+
+def _infrared(plane: Tensor, thermal: tuple[float, float] | None) -> Tensor:
+    """uint8 [H,W]."""
     if plane.dtype != torch.uint16:
         return _to_8bit(plane)
     counts = plane.to(torch.int32)
@@ -170,7 +202,7 @@ def _infrared(ir: Tensor, rgb: bool, thermal: tuple[float, float] | None) -> Ten
         low, high = _percentiles(plane)
         high = torch.where(high > low, high, low + 1)
     else:
-        low, high = (torch.full((), count, dtype=torch.float64, device=ir.device) for count in thermal)
+        low, high = (torch.full((), count, dtype=torch.float64, device=plane.device) for count in thermal)
     grey = ((counts.to(torch.float64) - low) * (255 / (high - low)) + 0.5).floor()
     return grey.clamp(0, 255).to(torch.uint8)
 

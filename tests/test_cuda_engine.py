@@ -12,6 +12,8 @@ from pyldfusion import Fuser
 from pyldfusion.artefact import open_artefact
 from pyldfusion.engines.choice import available, open_engine
 from pyldfusion.errors import DtypeError, EngineError, InputError
+from pyldfusion.registration import Registration
+from pyldfusion.scene import Scene
 
 torch = pytest.importorskip("torch")
 
@@ -202,6 +204,23 @@ class TestArrays:
         assert fused.is_cuda and fused.dtype == torch.from_numpy(expected).dtype
         level = {"uint8": 1, "uint16": 257}.get(dtype, 1 / 255) * 1.01
         assert np.abs(fused.cpu().numpy().astype(float) - expected).max() <= level
+
+    @pytest.mark.parametrize("outside", ["mask", "crop", "repeat"])
+    def test_a_registration(self, models, outside):
+        """Laid on there, from whatever stream, as the host lays it on; OpenCV samples at 32nds of a pixel."""
+        ir, vis = Scene(3, (160, 120), "day").render(1.0)
+        registration = Registration(np.array([[1.1, 0.03, 9.0], [-0.02, 1.12, 5.0], [1e-5, 0, 1]]), outside=outside)
+        with Fuser(models / "lite.safetensors", device="cuda", precision="fp32", registration=registration) as fuser:
+            expected = fuser.fuse(ir, vis)
+            given = torch.from_numpy(ir).cuda(), torch.from_numpy(vis).cuda()
+            streams = [torch.cuda.Stream() for _ in range(3)]
+            for stream in streams:
+                stream.wait_stream(torch.cuda.current_stream())
+            fused = [fuser.fuse(*given, stream=stream) for stream in streams]
+            torch.cuda.synchronize()
+        difference = np.abs(fused[0].cpu().numpy().astype(int) - expected)
+        assert difference.mean() < 0.5 and np.quantile(difference, 0.99) <= 3
+        assert torch.equal(fused[0], fused[1]) and torch.equal(fused[0], fused[2])
 
     def test_nothing_is_copied_to_the_host(self, fuser, monkeypatch):
         ir, vis = (torch.from_numpy(random_frame(i, (48, 64, 3)[: 2 + i], "uint8")).cuda() for i in (0, 1))

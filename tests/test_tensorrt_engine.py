@@ -13,6 +13,7 @@ import shlex
 import sys
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from export.tensorrt import BuildOptions, build_engine
 from export.tensorrt.__main__ import main as build_command
 from pyldfusion import Fuser, cuda, sidecar
 from pyldfusion.artefact import open_artefact
+from pyldfusion.calibration.file import Calibration, Lens, Plane
 from pyldfusion.engines.choice import choose, open_engine
 from pyldfusion.errors import (
     ArtefactError,
@@ -30,6 +32,8 @@ from pyldfusion.errors import (
     EngineError,
     InputError,
 )
+from pyldfusion.registration import Registration
+from pyldfusion.scene import Scene
 
 from . import tensorrt_stand_in
 from .test_engines import pair
@@ -233,6 +237,44 @@ class TestArrays:
             given = self.on_device(ir.reshape(shape)), self.on_device(vis)
             fused = cuda.to_host(engine.fuse_arrays(*given, None, "bgr", counts))
             assert np.abs(fused.astype(int) - expected).max() <= 1
+
+    @pytest.mark.parametrize("outside", ["crop", "repeat"])
+    def test_a_registration(self, engine, build, outside):
+        scene = Scene(3, (64, 48), "day").render(1.0)
+        ir, vis = cv2.resize(scene[0], (48, 36)), scene[1]
+        registration = Registration(np.array([[1.2, 0.03, 6.0], [-0.02, 1.22, 3.0], [0, 0, 1.0]]), outside=outside)
+        with Fuser(build(name="other.engine"), registration=registration) as fuser:
+            expected = fuser.fuse(ir, vis)
+        given = self.on_device(ir), self.on_device(vis)
+        fused = cuda.to_host(engine.fuse_arrays(*given, None, "bgr", None, None, registration))
+        assert fused.shape == expected.shape and (fused.shape < vis.shape or outside == "repeat")
+        difference = np.abs(fused.astype(int) - expected)  # OpenCV samples at 32nds of a pixel
+        assert difference.mean() < 0.5 and np.quantile(difference, 0.99) <= 3
+
+    def test_infrared_of_another_size(self, engine, plain):
+        ir, vis = pair(1, 24, 32)
+        doubled = self.on_device(np.kron(ir[0, ..., 0], np.ones((2, 2), np.uint8)))
+        fused = engine.fuse_arrays(doubled, self.on_device(vis[0]), None, "bgr", None, None, Registration())
+        assert np.array_equal(cuda.to_host(fused), plain.run(ir, vis)[0])
+
+    @pytest.mark.parametrize(
+        ("registration", "says"),
+        [
+            (Registration(np.array([[1, 0, 9.0], [0, 1, 0], [0, 0, 1]])), "take outside='crop' or 'repeat'"),
+            (
+                Registration(
+                    calibration=Calibration(
+                        (32, 24), (32, 24), (Plane(np.eye(3)),), ir_lens=Lens(np.eye(3), np.zeros(5))
+                    )
+                ),
+                "undistort the frames before",
+            ),
+        ],
+    )
+    def test_registrations_there_is_no_kernel_for(self, engine, registration, says):
+        frames = [self.on_device(frame[0]) for frame in pair(1, 24, 32)]
+        with pytest.raises(InputError, match=says):
+            engine.fuse_arrays(*frames, None, "bgr", None, None, registration)
 
     @pytest.mark.parametrize(
         ("ir", "vis", "error"),

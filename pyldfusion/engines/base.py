@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..artefact import Artefact
 from ..errors import ArtefactError, InputError
+
+if TYPE_CHECKING:
+    from ..registration import Registration
 
 __all__ = ["Engine", "PipelinedEngine", "Ports", "check_frames", "check_signature"]
 
@@ -83,7 +86,14 @@ class PipelinedEngine(Engine, Protocol):
         """
 
     def fuse_arrays(
-        self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None, stream: Any = None
+        self,
+        ir: Any,
+        vis: Any,
+        out: Any,
+        color: str,
+        thermal: tuple[float, float] | None,
+        stream: Any = None,
+        registration: Registration | None = None,
     ) -> Any:
         """Fuse one pair that is on the engine's device, without waiting for it and without a copy to the host.
 
@@ -95,6 +105,7 @@ class PipelinedEngine(Engine, Protocol):
             thermal: counts of a uint16 ``ir`` that become 0 and 255, or None.
             stream: the caller's, with which all is in order: a stream of torch or CuPy, or a CUDA stream's handle;
                 None takes torch's current one where the engine is torch, else those of the arrays.
+            registration: how ``ir`` lies on ``vis``; None takes a pair of one size and view.
 
         Returns:
             ``out``, else a new torch tensor, of vis's shape and dtype. As with any operation of torch, inputs and

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from ..gpu_image import GpuPair
 from ..rewrites import InPrecision, for_inference
 from .lane import SENDING, Lane, Recording, Slot, current, own_mode, record, settings
 from .pipeline import Pipeline, Shape
+
+if TYPE_CHECKING:
+    from ..registration import Registration
 
 __all__ = ["CudaEngine", "load"]
 
@@ -59,11 +62,18 @@ class CudaEngine(Pipeline):
             raise EngineError(f"torch cannot load {artefact.path.name} onto {device}: {error}") from error
 
     def fuse_arrays(
-        self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None, stream: Any = None
+        self,
+        ir: Any,
+        vis: Any,
+        out: Any,
+        color: str,
+        thermal: tuple[float, float] | None,
+        stream: Any = None,
+        registration: Registration | None = None,
     ) -> Tensor:
         """See :class:`~pyldfusion.engines.base.PipelinedEngine`."""
         with self._errors(), current(stream, self.torch_device):
-            pair = GpuPair(ir, vis, out, self.torch_device, color, thermal)
+            pair = GpuPair(ir, vis, out, self.torch_device, color, thermal, registration)
             return pair.restore(self._fuse_for_caller(pair.ir, pair.vis))
 
     def _fuse_for_caller(self, ir: Tensor, vis: Tensor) -> Tensor:

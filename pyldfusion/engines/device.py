@@ -7,9 +7,9 @@ and JetPack has that; it holds the kernels for arrays of the device as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from ..errors import DtypeError, InputError
 from ..image import MIN_SIDE
 from ..thermal import PERCENTILES
 from . import pipeline
+
+if TYPE_CHECKING:
+    from ..registration import Field, Registration
 
 __all__ = ["DevicePair", "Frames", "GraphRecording", "Homographies", "Lane", "Slot", "free_memory"]
 
@@ -187,9 +190,11 @@ class DevicePair:
         thermal: counts of a uint16 ``ir`` that become 0 and 255; None takes its percentiles.
         stream: the caller's: an object of torch or CuPy, or a handle. All begins after what is on it now, and what
             comes on it later comes after; beside the arrays' own streams.
+        registration: how infrared of another size or view lies on ``vis``. Percentiles are then those of all of ``ir``.
 
     Raises:
-        DtypeError, InputError: another type, shape or layout; an array that is on no GPU, or another one.
+        DtypeError, InputError: another type, shape or layout; an array that is on no GPU, or another one; a
+            registration with lenses, or one that shows the visible frame alone beside the infrared one.
     """
 
     def __init__(
@@ -201,6 +206,7 @@ class DevicePair:
         color: str,
         thermal: tuple[float, float] | None,
         stream: Any = None,
+        registration: Registration | None = None,
     ) -> None:
         self._lane, self._out, self._color = lane, out, color
         visible, thermals = cuda.asarray(vis), cuda.asarray(ir)
@@ -214,9 +220,12 @@ class DevicePair:
             raise InputError(
                 f"vis has shape {tuple(visible.shape)}; expected [H,W,3] of at least {MIN_SIDE} pixels a side"
             )
+        field = _field(registration, thermals, visible)
+        if field is not None:
+            visible = _cropped(visible, field.box)
         h, w = visible.shape[0], visible.shape[1]
         self._size = h, w
-        if tuple(thermals.shape[:2]) != (h, w):
+        if field is None and tuple(thermals.shape[:2]) != (h, w):
             raise InputError(f"ir has shape {tuple(thermals.shape)}; expected the height and width of vis, {h} and {w}")
         if thermal is not None and thermals.dtype != "uint16":
             raise InputError(f"thermal is given, but ir is {thermals.dtype}; a range is for uint16 infrared alone")
@@ -229,8 +238,16 @@ class DevicePair:
         gain: Any = thermal
         if thermals.dtype == "uint16" and thermal is None:
             gain = cuda.percentiles16(_plane(thermals), *PERCENTILES, stream=lane.stream)
+        resizes = field is None or (registration is not None and registration.only_resizes)
+        matrix = None if field is None or resizes else np.linalg.inv(field.homography)
         self._ir = cuda.frame_to_plane(
-            thermals, "grey" if grey else color, gain=gain, dtype="uint8", stream=lane.stream
+            thermals,
+            "grey" if grey else color,
+            size=(w, h),
+            matrix=matrix,
+            gain=gain,
+            dtype="uint8",
+            stream=lane.stream,
         )
         self._vis = self._converted(visible, color, "bgr") if color == "rgb" or not _is_dense(visible) else visible
         self._fused = cuda._module().empty([h, w, 3], lane.stream.device, lane.stream)
@@ -268,12 +285,44 @@ class DevicePair:
         return cuda.plane_to_frame(none_of_it, frame, source, to=to, cover=none_of_it, out=out, stream=stream)
 
 
+def _field(registration: Registration | None, ir: Any, vis: Any) -> Field | None:
+    """Where infrared lies; None where nothing but the frames' one size says it.
+
+    Raises:
+        InputError: a field that this engine has no kernel for.
+    """
+    if registration is None:
+        return None
+    sizes = (ir.shape[1], ir.shape[0]), (vis.shape[1], vis.shape[0])
+    if registration.only_resizes and sizes[0] == sizes[1]:
+        return None
+    field = registration.field(*sizes)
+    if field.maps is not None:
+        raise InputError("this engine has no lenses on the GPU; undistort the frames before, or give NumPy arrays")
+    if field.cover is not None:
+        raise InputError(
+            "this engine cannot show the visible frame alone beside the infrared one on the GPU; take outside='crop' "
+            "or 'repeat', or give NumPy arrays"
+        )
+    return field
+
+
 def _plane(array: Any) -> Any:
     """[H,W,1] as [H,W], on the same memory."""
-    if array.ndim == 2:
-        return array
+    return array if array.ndim == 2 else _part(array, 0, array.shape[:2])
+
+
+def _cropped(frame: Any, box: tuple[int, int, int, int]) -> Any:
+    """The box (x, y, width, height) of a frame [H,W,C], on the same memory."""
+    x, y, width, height = box
+    return _part(frame, y * frame.strides[0] + x * frame.strides[1], (height, width, frame.shape[2]))
+
+
+def _part(array: Any, start: int, shape: Sequence[int]) -> Any:
+    """A part of an array that begins ``start`` elements in, along its first axes."""
+    address = array.pointer + start * np.dtype(array.dtype).itemsize
     made = cuda._module().DeviceArray(
-        array.pointer, array.dtype, list(array.shape[:2]), list(array.strides[:2]), array.device,
+        address, array.dtype, list(shape), list(array.strides[: len(shape)]), array.device,
         stream=array.stream, owner=array, trusted=True,
     )  # fmt: skip
     return made

@@ -31,6 +31,8 @@ from .pipeline import Pipeline, Shape, shape_of
 if TYPE_CHECKING:
     import tensorrt
 
+    from ..registration import Registration
+
 __all__ = ["TensorRtEngine", "load", "rebuild_command", "rebuilt"]
 
 OUTPUT = "fused"
@@ -127,14 +129,21 @@ class TensorRtEngine(Pipeline):
         return lambda: pending()[:count]
 
     def fuse_arrays(
-        self, ir: Any, vis: Any, out: Any, color: str, thermal: tuple[float, float] | None, stream: Any = None
+        self,
+        ir: Any,
+        vis: Any,
+        out: Any,
+        color: str,
+        thermal: tuple[float, float] | None,
+        stream: Any = None,
+        registration: Registration | None = None,
     ) -> Any:
         """See :class:`~pyldfusion.engines.base.PipelinedEngine`.
 
         ``ir`` is uint8 or uint16, ``vis`` uint8 [H,W,3]; a new result is a :class:`~pyldfusion.cuda.DeviceArray`.
         """
         with self._errors():
-            pair = DevicePair(ir, vis, out, self._compute, color, thermal, stream)
+            pair = DevicePair(ir, vis, out, self._compute, color, thermal, stream, registration)
             try:
                 self._fuse(pair.ir, pair.vis, pair.fused)
                 return pair.restore()
