@@ -4,7 +4,7 @@ One graph serves ONNX Runtime, OpenVINO and TensorRT, which all fold such pairs 
 them. ONNX Runtime's quantiser writes the nodes; what it is told here is which layers, and the range of each input.
 
 Weights are symmetric, with a scale per output channel. A convolution's output stays in float: the norm after it
-wants all its digits. Norms, reductions and the style path are never quantised.
+wants all its digits. Norms, reductions and what becomes of the style codes are never quantised.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ ACTIVATIONS = {
     "symmetric": "int8 around zero, half the steps after a ReLU; weights of 8 bits; what TensorRT takes",
 }
 #: Layers that stay in float, as patterns. A first layer sees a plane whose contrast may be a few grey levels, which the
-#: norm after it brings to one whatever it was; the style codes steer every pixel.
-KEEP = ("content_*.stem", "style_*")
+#: norm after it brings to one whatever it was; the heads give the style codes, which steer every pixel.
+KEEP = ("*.stem", "style_*.head")
 #: Operators with weights that are quantised; the axis of the output channels in those.
 CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
 #: Values of each tensor and feed that its range is found from.
@@ -70,12 +70,15 @@ class Calibrated:
         model: the graph, with weights that are computed in it folded; its convolutions are called as in ``layers``.
         layers: name of each convolution, in the graph's order: that of its weights (``decoder.up.0``).
         ranges: least and largest value that 8 bits are to hold, by the name of the tensor.
+        signed: tensors that become int8 around zero whatever ``activations`` says: of both signs, into a ConvTranspose,
+            of which OpenVINO has no kernel with a zero point (it would compute it in float).
         activations: see :data:`ACTIVATIONS`.
     """
 
     model: onnx.ModelProto
     layers: tuple[str, ...]
     ranges: Mapping[str, tuple[float, float]]
+    signed: frozenset[str]
     activations: str
 
     def matching(self, patterns: Iterable[str]) -> frozenset[str]:
@@ -119,6 +122,9 @@ class Calibrated:
                 "OpTypesToExcludeOutputQuantization": list(CHANNEL_AXIS),
                 "QuantizeBias": False,
                 "DedicatedQDQPair": False,
+                "TensorQuantOverrides": {
+                    name: [{"quant_type": QuantType.QInt8, "symmetric": True}] for name in sorted(self.signed)
+                },
             },
         )
         quantizer.quantize_model()
@@ -148,8 +154,11 @@ def calibrate(model: onnx.ModelProto, pairs: Sequence[Feed], *, activations: str
     for feed in pairs:
         for name, values in zip(inputs, run(feed), strict=True):
             samples[name].append(_sample(values))
-    ranges = {name: clip_range(np.concatenate(parts), activations) for name, parts in samples.items()}
-    return Calibrated(model, layers, ranges, activations)
+    seen = {name: np.concatenate(parts) for name, parts in samples.items()}
+    raised = {node.input[0] for node in _convolutions(model) if node.op_type == "ConvTranspose"}
+    signed = frozenset(name for name in raised if activations == "asymmetric" and (seen[name] < 0).any())
+    ranges = {name: clip_range(seen[name], "symmetric" if name in signed else activations) for name in seen}
+    return Calibrated(model, layers, ranges, signed, activations)
 
 
 def runner(model: onnx.ModelProto, outputs: Sequence[str]) -> Callable[[Feed], list[np.ndarray]]:

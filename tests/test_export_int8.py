@@ -86,14 +86,16 @@ def test_structure(graphs, pairs, activations):
             most = 127 if activations == "symmetric" else 64
             assert (np.abs(weights.astype(int)).max(others) == most).all()  # every channel has its full range
             zero = constants[x.input[2]]
-            assert zero.dtype == (np.int8 if activations == "symmetric" else np.uint8)
-            assert activations != "symmetric" or zero == 0
+            # OpenVINO has no ConvTranspose with a zero point; only the first of them has an input of both signs
+            around_zero = activations == "symmetric" or node.name == "decoder.up.0"
+            assert zero.dtype == (np.int8 if around_zero else np.uint8)
+            assert zero == 0 or not (around_zero or node.op_type == "ConvTranspose")
             assert all(made.get(name) is None for name in node.input[2:])  # biases stay float
         elif "Linear" not in node.op_type:
             sources = {made[name].op_type for name in node.input if name in made}
             assert "DequantizeLinear" not in sources, f"{node.op_type} is fed with 8 bits"
     expected = {f"content_{side}.stem" for side in ("ir", "vis")}
-    expected |= {f"style_{s}.{n}" for s in ("ir", "vis") for n in ("stem", "down.0", "down.1", "down.2", "head")}
+    expected |= {f"style_{s}.{n}" for s in ("ir", "vis") for n in ("stem", "head")}
     assert set(kept) == expected
     assert {"decoder.out", "decoder.up.0", "fusion.blocks.1.conv2", "content_ir.down.0"} <= set(quantised)
 

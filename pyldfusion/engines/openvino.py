@@ -17,6 +17,7 @@ from ..errors import ArtefactError, DependencyError, EngineError
 from .base import check_signature
 from .choice import RUNTIMES
 from .openvino_branches import join_branches
+from .openvino_norms import whole_norms
 from .state import State
 
 __all__ = ["PRECISION_HINTS", "OpenVinoEngine", "import_openvino", "load", "openvino_core"]
@@ -102,7 +103,7 @@ class OpenVinoEngine:
             raise ArtefactError(f"{artefact.path} is not a model that OpenVINO reads: {error}") from error
         self.warps, states = check_signature(artefact, inputs, outputs)
         if precision == "bf16":
-            self._model = join_branches(self._model)
+            self._model = join_branches(whole_norms(self._model))
         self.temporal = bool(states)
         self._state = State(states)
         self._requests: OrderedDict[_Shapes, Any] = OrderedDict()
