@@ -160,6 +160,12 @@ def test_lenses_are_found_from_tilted_views():
     upright = np.mgrid[:7, :5].T.reshape(-1, 2) * 40.0 + 100
     with pytest.raises(CalibrationError, match="tilt the target differently"):
         find_lens([upright] * 6, (7, 5), SIZE, "infrared")
+    for seed in range(4):  # nearly upright: hundreds of focal lengths fit to a tenth of a pixel
+        rng = np.random.default_rng(seed)
+        places = [np.array([*rng.uniform(-2, 2, 2), rng.uniform(9, 12)]) for _ in range(8)]
+        flat = [grid_seen(ir, rng.uniform(-0.02, 0.02, 3), place) for place in places]
+        with pytest.raises(CalibrationError, match=r"tilted too little|no lens explains"):
+            find_lens([points + rng.normal(0, 0.05, points.shape) for points in flat], (7, 5), SIZE, "infrared")
     with pytest.raises(CalibrationError, match="no lens explains"):
         find_lens([view.ir + rng.normal(0, 5, view.ir.shape) for view in views], (7, 5), SIZE, "infrared")
 

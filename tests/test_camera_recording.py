@@ -129,6 +129,8 @@ def test_a_live_stream_recorded_and_replayed_gives_the_same_pictures(tmp_path, c
     assert cli.main([*first, "--record", f"{tmp_path}/kept", "--stats", f"{tmp_path}/stats"]) == 0
     final = json.loads((tmp_path / "stats").read_text().splitlines()[-1])
     assert final["recorded"] == {"pairs": final["fused"], "dropped": 0, "failed": False}
+    assert cli.main(["stream", "scene://ir", "scene://vis", "null://", "--replay", f"{tmp_path}/kept", *words]) == 2
+    assert "--replay takes the place of IR and VIS" in capsys.readouterr().err
     assert cli.main(["stream", "--replay", f"{tmp_path}/kept", f"{tmp_path}/again/", *words]) == 0
     pairs = zip(sorted((tmp_path / "first").iterdir()), sorted((tmp_path / "again").iterdir()), strict=True)
     compared = [np.array_equal(cv2.imread(str(a)), cv2.imread(str(b))) for a, b in pairs]

@@ -20,6 +20,8 @@ __all__ = ["find_lens", "undistorted"]
 FEWEST_VIEWS = 6
 #: Root mean square error in pixels at 640 that is refused.
 MOST_RMSE = 1.0
+#: Standard deviation of the focal length, as a share of it, that is refused: views without tilt fit any of them.
+MOST_DOUBT = 0.06
 
 
 def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: str) -> Lens:
@@ -29,7 +31,7 @@ def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: 
         name: of the camera, for errors.
 
     Raises:
-        CalibrationError: under 6 views, or views that no lens explains.
+        CalibrationError: under 6 views, or views that no lens explains, or that many lenses do.
     """
     if len(views) < FEWEST_VIEWS:
         raise CalibrationError(
@@ -39,17 +41,23 @@ def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: 
     flat = np.zeros((grid[0] * grid[1], 3), np.float32)
     flat[:, :2] = np.mgrid[: grid[0], : grid[1]].T.reshape(-1, 2)
     try:
-        error, matrix, distortion, *_ = cv2.calibrateCamera(
+        error, matrix, distortion, _, _, deviations, *_ = cv2.calibrateCameraExtended(
             [flat] * len(views), [points.astype(np.float32) for points in views], size, np.eye(3), np.zeros(5),
             flags=cv2.CALIB_FIX_K3 | cv2.CALIB_FIX_ASPECT_RATIO,
         )  # fmt: skip
     except cv2.error:  # of views without any tilt
-        error, matrix, distortion = math.inf, np.eye(3), np.zeros(5)
+        error, matrix, distortion, deviations = math.inf, np.eye(3), np.zeros(5), np.zeros(2)
     most = MOST_RMSE * max(size) / 640
     if not (np.isfinite(matrix).all() and error <= most):
         raise CalibrationError(
             f"no lens explains the views of the {name} camera: {error:.2f} px root mean square error (expected "
             f"{most:.2f} at most); tilt the target differently in each view, and keep it flat and still"
+        )
+    doubt = float(deviations.ravel()[1] / matrix[1, 1])  # of fy, to which fx is tied; 0 where it could not be told
+    if not 0 < doubt <= MOST_DOUBT:
+        raise CalibrationError(
+            f"the views of the {name} camera do not tell its lens: the target is tilted too little in all of them; tilt "
+            "it by 15 degrees or more, differently in each view"
         )
     return Lens(np.asarray(matrix, np.float64), np.asarray(distortion, np.float64).ravel())
 

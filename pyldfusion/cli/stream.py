@@ -176,7 +176,12 @@ def _addresses(args: argparse.Namespace) -> tuple[list[Address], list[Address]]:
     if len(uris) < count:
         raise InputError("two cameras are needed, IR and VIS; pyldfusion stream --list-schemes shows what they can be")
     cameras = cameras_of(args, uris[:count])
-    outputs = [parse(uri, "sink") for uri in uris[count:] or args.out or ["display://0"]]
+    try:
+        outputs = [parse(uri, "sink") for uri in uris[count:] or args.out or ["display://0"]]
+    except InputError as error:
+        if args.replay and args.uris:
+            raise InputError(f"{error}; --replay takes the place of IR and VIS, so all of these are outputs") from None
+        raise
     taken = {Path(address.target).resolve() for address in cameras if address.scheme.name == "file"}
     for address in outputs:
         if address.scheme.name == "file":
