@@ -56,8 +56,8 @@ def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: 
     doubt = float(deviations.ravel()[1] / matrix[1, 1])  # of fy, to which fx is tied; 0 where it could not be told
     if not 0 < doubt <= MOST_DOUBT:
         raise CalibrationError(
-            f"the views of the {name} camera do not tell its lens: the target is tilted too little in all of them; tilt "
-            "it by 15 degrees or more, differently in each view"
+            f"the views of the {name} camera do not tell its lens: the target is tilted too little in all of them; "
+            "tilt it by 15 degrees or more, differently in each view"
         )
     return Lens(np.asarray(matrix, np.float64), np.asarray(distortion, np.float64).ravel())
 
