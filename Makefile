@@ -55,8 +55,10 @@ weights: $(VENV)/.dev  ## the bundled weights again, in out/weights; goes on whe
 	test -d "$(M3SVD)" -a -d "$(CLIPS)" || { echo "give M3SVD=DIR and CLIPS=DIR, see docs/weights.md"; exit 2; }
 	test -f out/weights/data/manifest.csv || $(BIN)/python -m trainer.prepare --out out/weights/data --m3svd "$(M3SVD)" \
 	  --video "$(CLIPS)" --every 12 --scenes 40
-	$(BIN)/python -m trainer --preset supervised-lite --data out/weights/data --out out/weights/lite $(OPTIONS) \
-	  $$(test -d out/weights/lite && echo --resume)
+	$(BIN)/python -m trainer --preset supervised-lite --data out/weights/data --out out/weights/first $(OPTIONS) \
+	  $$(test -d out/weights/first && echo --resume)
+	$(BIN)/python -m trainer --preset supervised-calm --data out/weights/data --out out/weights/lite $(OPTIONS) \
+	  --set network.start=out/weights/first/weights.safetensors $$(test -d out/weights/lite && echo --resume)
 	$(BIN)/python -m trainer --preset supervised-full --data out/weights/data --out out/weights/full $(OPTIONS) \
 	  --set network.start=out/weights/lite/weights.safetensors $$(test -d out/weights/full && echo --resume)
 	for name in lite full; do \

@@ -5,6 +5,7 @@ Commands, each ``python -m trainer.NAME``: ``__main__`` (``python -m trainer``),
 
     config  presets/           the options
     build  loop                from the options to the parts; the loop, top to bottom
+    learner                    what the loop changes: made, saved and read back as one
     objective                  the seam between the loop and a loss
     language  losses           LDFusion's loss, of pure functions
     patches  entropy  pieces   its patches, which of them count, judged piece by piece

@@ -8,26 +8,23 @@ draws of the loss are functions of (seed, step), so no random state has to be ke
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from pyldfusion.artefact import save_weights
-from pyldfusion.errors import InputError, PyldfusionError
-from pyldfusion.generator import Generator
+from pyldfusion.errors import PyldfusionError
 
-from .build import make_generator, make_optimiser, total_steps
-from .config import Config, ConfigError
+from .build import total_steps
+from .config import Config
 from .data.loader import stream
+from .learner import Learner
 from .objective import Batches, Objective
-from .run.checkpoint import CheckpointError, load_state, save_state
+from .run.checkpoint import CheckpointError
 from .run.distributed import ALONE, Ranks
 from .run.interrupt import interrupted
 from .run.logs import Log, write_summary
@@ -75,59 +72,18 @@ def train(
     """
     device, run = torch.device(device), config.run
     steps = total_steps(config, batches)
-    generator = Generator(config.network.variant) if resume else make_generator(config.network, run.seed)
-    dtype = torch.float64 if run.precision == "fp64" else torch.float32
-    generator.to(device, dtype, memory_format=torch.channels_last)
-    optimiser = make_optimiser(generator, config.optimiser)
-    average = Average(generator, config.optimiser.average)
-    # fp16 has no room for small gradients; the scaler gives them some, and is idle otherwise
-    half = run.objective == "language" and "fp16" in (config.clip.precision, config.vgg.precision)
-    scaler = torch.amp.GradScaler(device.type, enabled=half)
-    first, skipped = 0, 0
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-    if resume:
-        state = load_state(out / "state.pt")
-        _check_same_run(state, config, out)
-        generator.load_state_dict(state["generator"])
-        asked = [{**group, "params": None} for group in optimiser.param_groups]
-        optimiser.load_state_dict(state["optimiser"])
-        for group, options in zip(optimiser.param_groups, asked, strict=True):
-            # rates are this run's, as _check_same_run says, and not those of the part before
-            group.update({name: value for name, value in options.items() if name != "params"})
-        average.weights = {name: tensor.to(device) for name, tensor in state["average"].items()}
-        if state["scaler"]:  # empty of a run without one, on another device
-            scaler.load_state_dict(state["scaler"])
-        first, skipped = state["step"], state["skipped"]
-
+    learner = Learner(config, device, out if resume else None)
+    first = learner.step
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16")
     if run.compile:
-        generator.compile()
-    network = ranks.wrap(generator, device)
+        learner.generator.compile()
+    network = ranks.wrap(learner.generator, device)
 
     def fuse(ir: Tensor, vis: Tensor) -> Tensor:
         with autocast:
-            return network(ir, vis).to(dtype)
-
-    described = {"variant": config.network.variant, **(metadata or {}), "config": config.as_json()}
-
-    def save(step: int) -> None:
-        state = {
-            "variant": config.network.variant,
-            "step": step,
-            "skipped": skipped,
-            "generator": generator.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "average": average.weights,
-            "scaler": scaler.state_dict(),
-            "config": config.as_json(),
-        }
-        save_state(out / "state.pt", state)
-        weights = {name: tensor.cpu() for name, tensor in average.weights.items()}
-        try:
-            save_weights(weights, out / "weights.safetensors", {**described, "step": str(step)})
-        except InputError as error:
-            raise CheckpointError(str(error)) from None
+            return network(ir, vis).to(learner.dtype)
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(interrupted())
@@ -138,20 +94,14 @@ def train(
         )
         coming = stream(batches, first, steps, config.data.workers, pin=device.type == "cuda")
         stack.callback(coming.close)  # worker processes end before anything else
-        done, bad, seen, begun = first, 0, 0, time.monotonic()
+        bad, seen, begun = 0, 0, time.monotonic()
         values: dict[str, float] = {}
         means: dict[str, float] = {}
         for step, batch in enumerate(coming, first):
-            factor = rate_factor(step, steps, batches.steps_per_epoch, config.schedule)
-            for group in optimiser.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-            optimiser.zero_grad(set_to_none=True)
-            batch = batch.to(device, dtype)
+            batch = batch.to(device, learner.dtype)
             losses = objective(fuse, batch)
             loss = torch.stack(list(losses.parts.values())).sum()
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimiser)
-            norm = nn.utils.clip_grad_norm_(generator.parameters(), config.optimiser.clip or math.inf)
+            norm = learner.backward(loss, rate_factor(step, steps, batches.steps_per_epoch, config.schedule))
 
             # One exchange a step, so that all processes agree on whether to take the step and whether to stop.
             numbers = {"loss": loss, **losses.parts, **losses.shown, "gradient norm": norm}
@@ -159,37 +109,34 @@ def train(
             told = torch.stack([value.detach().to(device, torch.float64) for value in (*numbers.values(), stopping)])
             *numbers_mean, stopping_mean = ranks.mean(told).tolist()
             values = dict(zip(numbers, numbers_mean, strict=True))
-            if math.isfinite(values["loss"] + values["gradient norm"]):
-                bad = 0
-                scaler.step(optimiser)
-                average.update(generator, step)
-            else:
-                bad, skipped = bad + 1, skipped + 1
-                if bad >= run.give_up:
-                    raise DivergedError(f"{bad} losses in a row were not finite; the last good weights are in {out}")
-            scaler.update()
+            finite = math.isfinite(values["loss"] + values["gradient norm"])
+            bad = 0 if finite else bad + 1
+            if bad >= run.give_up:
+                raise DivergedError(f"{bad} losses in a row were not finite; the last good weights are in {out}")
+            learner.take(finite)
 
-            done = step + 1
+            done = learner.step
             seen += len(batch.ir) * ranks.world
             speed = seen / (time.monotonic() - begun)
             last = done == steps or stopping_mean > 0
             if log and (step % run.log_every == 0 or last):
-                rate = optimiser.param_groups[-1]["lr"]
-                log.step(step, {**values, "rate": rate, "skipped": skipped, "samples a second": speed})
+                shown = {"rate": learner.rate, "skipped": learner.skipped, "samples a second": speed}
+                log.step(step, {**values, **shown})
             bar.set_postfix({k: f"{v:.4g}" for k, v in values.items()} | {"samples/s": f"{speed:.3g}"}, refresh=False)
             bar.update()
             if ranks.first and (done % run.save_every == 0 or last):
                 try:
-                    save(done)
+                    learner.save(out, metadata or {})
                 except CheckpointError as error:
                     if last:
                         raise
                     warnings.warn(f"{error}; the run goes on", stacklevel=2)
             if log and validation and (done % config.validation.every == 0 or done == steps):
-                means, strip = validation(average.weights)
+                means, strip = validation(learner.average.weights)
                 log.validated(done, means, strip)
             if last:
                 break
+    done = learner.step
     complete = done >= steps
     if ranks.first and (done > first or not (out / "summary.json").is_file()):  # a run with nothing to do has no news
         write_summary(
@@ -198,7 +145,7 @@ def train(
                 "complete": complete,
                 "step": done,
                 "steps": steps,
-                "skipped steps": skipped,
+                "skipped steps": learner.skipped,
                 "losses": values,
                 "validation": means,
                 "seconds": time.monotonic() - begun,
@@ -211,34 +158,3 @@ def train(
             },
         )
     return complete
-
-
-def _check_same_run(state: dict[str, Any], config: Config, out: Path) -> None:
-    """What cannot change between two parts of one run."""
-    before = json.loads(state["config"])
-    for section, key in (("network", "variant"), ("optimiser", "name")):
-        was, now = before[section][key], getattr(getattr(config, section), key)
-        if was != now:
-            raise ConfigError(f"{out} holds a run with {section}.{key} = {was!r}, not {now!r}; take another --out")
-    changed = [
-        f"{section}.{key}: {was} -> {now[key]}"
-        for section, now in config.as_dict().items()
-        for key, was in before.get(section, {}).items()
-        if key in now and json.dumps(was) != json.dumps(now[key])
-    ]
-    if changed:
-        print("resuming with other options: " + "; ".join(changed), flush=True)
-
-
-class Average:
-    """Exponential moving average of a network's weights; follows closely at first, then over 1/(1-decay) steps."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.weights = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, tensor in network.state_dict().items():
-            self.weights[name].lerp_(tensor, 1 - decay)
