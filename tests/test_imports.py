@@ -22,6 +22,7 @@ TORCH = {
     "author_weights",
     "torch_ops",
     "gpu_image",
+    "gpu_registration",
     "engines.torch",
     "engines.cuda",
     "engines.lane",

@@ -55,11 +55,13 @@ class Blocks:
         fit: float32 [N, 2 reach + 1, 2 reach + 1], (down, right).
         jacobian: float64 [N,2,8]: how the blocks' centres move with the picture's corners.
         size: (width, height) of the picture they were cut from.
+        seen: bool [N], whether infrared is in half of the block or more.
     """
 
     fit: NDArray[np.float32]
     jacobian: NDArray[np.float64]
     size: Size
+    seen: NDArray[np.bool_]
 
     def corner_shifts(self, stiffness: float, weights: NDArray[np.float64] | None = None) -> Shifts:
         """The corners' shifts [8] that suit the blocks best.
@@ -97,14 +99,17 @@ def refine(irs: Sequence[Plane], viss: Sequence[Plane], matrix: Matrix, level: L
 
 
 def support(blocks: Blocks, shifts: Shifts) -> float:
-    """Share of the blocks for which the found shift is a good one, 0 to 1."""
+    """Share of the blocks that infrared sees for which the found shift is a good one, 0 to 1."""
+    if not blocks.seen.any():
+        return 0.0
     x, y = (blocks.jacobian @ shifts).astype(np.float32).T + np.float32(blocks.fit.shape[1] // 2)
     found = [
         float(cv2.remap(fit, x[k : k + 1], y[k : k + 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0, 0])
         for k, fit in enumerate(blocks.fit)
     ]
     deviation = blocks.fit.std(axis=(1, 2)) + 1e-12
-    return float(np.mean((found - blocks.fit.mean(axis=(1, 2))) / deviation > SUPPORTS))
+    good = (found - blocks.fit.mean(axis=(1, 2))) / deviation > SUPPORTS
+    return float(good[blocks.seen].mean())
 
 
 def spread(blocks: Blocks, stiffness: float) -> float:
@@ -128,9 +133,11 @@ def _compare(irs: Sequence[Plane], viss: Sequence[Plane], matrix: Matrix, level:
     ]
     reach = level.reach
     fit: NDArray[np.float32] = np.zeros((len(boxes), 2 * reach + 1, 2 * reach + 1), np.float32)
+    seen = np.zeros(len(boxes), bool)
     to_level = resizing(full, size) @ matrix
     for ir, vis in zip(irs, viss, strict=True):
         warped, inside = placed(ir, to_level, size)
+        seen |= np.array([inside[box].mean() >= 0.5 for box in boxes])
         first = structure(warped) * inside[..., None]
         second = structure(cv2.resize(vis, size, interpolation=cv2.INTER_AREA))
         norm = np.sqrt(float((first * first).sum()) * float((second * second).sum())) + 1e-6
@@ -144,4 +151,4 @@ def _compare(irs: Sequence[Plane], viss: Sequence[Plane], matrix: Matrix, level:
     moved = [
         cv2.perspectiveTransform(centres[:, None], from_corner_shifts(size, unit))[:, 0] - centres for unit in np.eye(8)
     ]
-    return Blocks(fit / np.float32(len(irs)), np.stack(moved, axis=-1), size)
+    return Blocks(fit / np.float32(len(irs)), np.stack(moved, axis=-1), size, seen)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from ..camera.events import Events
 from ..errors import InputError
 from ..registration import Registration
-from .automatic import LEAST_SUPPORT
 from .blocks import Level, Plane, refine, spread, support
 from .geometry import Matrix, Size, corners, from_corner_shifts, grid_error, resizing
 from .structure import grey
@@ -27,6 +26,8 @@ PAIRS = 4
 #: At a longer side of 640 pixels: the least that is corrected, the most of one step, the error that is allowed, and
 #: how far two looks may differ.
 LEAST, STEP, MOST_ERROR, AGREE = 0.7, 1.0, 1.0, 1.0
+#: Share of the blocks that must support a look: less than for a calibration from nothing, as two looks must agree.
+LEAST_SUPPORT = 0.45
 
 
 @dataclass(frozen=True, eq=False)

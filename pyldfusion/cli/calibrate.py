@@ -217,7 +217,7 @@ def _automatic(
     if sizes is None:
         raise CalibrationError("there are no views")
     found = align([(ir, vis) for _, ir, vis in taken], start)
-    console.note(f"{found.support:.0%} of the picture supports it")
+    console.note(f"{found.support:.0%} of what infrared sees supports it")
     return _Found(Plane(found.homography, distance, found.expected_error, len(taken)), sizes, taken[-1])
 
 
