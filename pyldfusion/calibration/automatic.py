@@ -31,8 +31,8 @@ SHIFT = 0.1
 LEVELS = (Level(320, (6, 5), 10, 6e-4), Level(640, (8, 6), 8, 1e-3), Level(640, (10, 8), 6, 2.5e-3))
 
 #: An alignment is believed if its expected error is no more than this share of the longer side, and this share of the
-#: blocks that infrared sees supports it. Set on training pairs: of 131 that were moved, one that is believed is over 5 px
-#: (at 640) off; with 0.45 there were four. docs/cameras.md has what comes of it on others.
+#: blocks that infrared sees supports it. Set on training pairs: of 131 that were moved, one that is believed is over
+#: 5 px (at 640) off; with 0.45 there were four. docs/cameras.md has what comes of it on others.
 MOST_ERROR = 2.0 / 640
 LEAST_SUPPORT = 0.55
 
