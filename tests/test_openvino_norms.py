@@ -45,7 +45,7 @@ def test_in_bf16_it_is_no_farther_from_float32():
     assert errors[1] <= 1.3 * errors[0] + 0.05
 
 
-def norm(op, x, *, axes=(1, 2, 3), square_of=None, unbiased=True):
+def norm(op, x, *, axes=(1, 2, 3), square_of=None, unbiased=True, eps=1e-5, factor=None):
     """As the file has it, with something of it wrong."""
     mean = op.reduce_mean(x, op.constant(np.array(axes)), keep_dims=True)
     centred = op.subtract(x, mean)
@@ -53,12 +53,22 @@ def norm(op, x, *, axes=(1, 2, 3), square_of=None, unbiased=True):
     variance = op.reduce_mean(op.multiply(centred, other), op.constant(np.array(axes)), keep_dims=True)
     if unbiased:
         n = op.constant(np.float32(64))
-        variance = op.multiply(variance, op.divide(n, op.subtract(n, op.constant(np.float32(1)))))
-    return op.divide(centred, op.add(op.sqrt(variance), op.constant(np.float32(1e-5))))
+        bessels = op.divide(n, op.subtract(n, op.constant(np.float32(1))))
+        variance = op.multiply(variance, bessels if factor is None else op.constant(np.float32(factor)))
+    return op.divide(centred, op.add(op.sqrt(variance), op.constant(np.float32(eps))))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"axes": (2, 3)}, {"axes": (1, 2)}, {"square_of": "x"}, {"unbiased": False}, {"other_mean": True}]
+    "wrong",
+    [
+        {"axes": (2, 3)},
+        {"axes": (1, 2)},
+        {"square_of": "x"},
+        {"unbiased": False},
+        {"other_mean": True},
+        {"eps": [[[[1e-5]], [[1e-4]], [[1e-5]], [[1e-5]]]]},
+        {"factor": 2.0},
+    ],
 )
 def test_what_is_no_such_norm_stays(wrong):
     op = openvino.opset13
@@ -75,8 +85,8 @@ def test_what_is_no_such_norm_stays(wrong):
         result = norm(op, x, **wrong)
     model = openvino.Model([result], [x], "model")
     assert kinds(whole_norms(model)) == kinds(model)
-    right = openvino.Model([norm(op, x)], [x], "model")
-    assert "MVN" in kinds(whole_norms(right))
+    for right in (norm(op, x), norm(op, x, factor=1.0005)):
+        assert "MVN" in kinds(whole_norms(openvino.Model([right], [x], "model")))
 
 
 def test_norms_with_a_memory_stay():

@@ -47,10 +47,10 @@ def _eps(node: Any) -> float | None:
     centred, divisor = _ends(node, "Divide", "Subtract", "Add")
     x, mean = _ends(centred, "Subtract", None, "ReduceMean")
     deviation, eps = _ends(divisor, "Add", "Sqrt", "Constant")
-    if mean is None or eps is None or not _averages(mean, x):
+    if mean is None or eps is None or eps.data.size != 1 or not _averages(mean, x):
         return None
-    variance, _ = _ends(_inputs(deviation)[0], "Multiply", "ReduceMean", "Divide")  # by n, times n / (n - 1)
-    if variance is None:
+    variance, factor = _ends(_inputs(deviation)[0], "Multiply", "ReduceMean", None)
+    if variance is None or not _is_bessels(factor):
         return None
     square = _inputs(variance)[0]
     if not _averages(variance, square) or any(not _same(end, centred) for end in _ends(square, "Multiply", None, None)):
@@ -70,7 +70,17 @@ def _ends(node: Any, kind: str, first: str | None, second: str | None) -> tuple[
 def _averages(mean: Any, x: Any) -> bool:
     """Whether it is the mean of ``x`` over channels and pixels."""
     source, axes = _inputs(mean)
-    return _same(source, x) and sorted(np.array(axes.data).ravel().tolist()) == [1, 2, 3]
+    if not _same(source, x) or axes.get_type_name() != "Constant" or not mean.get_attributes()["keep_dims"]:
+        return False
+    return sorted(np.array(axes.data).ravel().tolist()) == [1, 2, 3]
+
+
+def _is_bessels(factor: Any) -> bool:
+    """Whether it is n / (n - 1), computed, or of a graph for one size a number that is hardly more than 1."""
+    if factor.get_type_name() == "Constant":
+        return factor.data.size == 1 and 1 <= factor.data.item() <= 1.001
+    n, less = _ends(factor, "Divide", None, "Subtract")
+    return n is not None and _same(_inputs(less)[0], n)
 
 
 def _same(a: Any, b: Any) -> bool:
