@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from export.onnx import build_model
+from export.shape import Shape
 from pyldfusion.artefact import open_artefact
 from pyldfusion.generator import load_generator
 
@@ -64,7 +65,6 @@ def norm(op, x, *, axes=(1, 2, 3), square_of=None, unbiased=True, eps=1e-5, fact
         {"axes": (2, 3)},
         {"axes": (1, 2)},
         {"square_of": "x"},
-        {"unbiased": False},
         {"other_mean": True},
         {"eps": [[[[1e-5]], [[1e-4]], [[1e-5]], [[1e-5]]]]},
         {"factor": 2.0},
@@ -85,8 +85,13 @@ def test_what_is_no_such_norm_stays(wrong):
         result = norm(op, x, **wrong)
     model = openvino.Model([result], [x], "model")
     assert kinds(whole_norms(model)) == kinds(model)
-    for right in (norm(op, x), norm(op, x, factor=1.0005)):
+    for right in (norm(op, x), norm(op, x, factor=1.0005), norm(op, x, unbiased=False)):
         assert "MVN" in kinds(whole_norms(openvino.Model([right], [x], "model")))
+
+
+def test_graphs_for_one_size_are_changed_too():
+    graph = read(build_model(load_generator("lite"), shape=Shape(1, 480, 640)))
+    assert kinds(whole_norms(graph)).count("MVN") == kinds(graph).count("MVN") + 3
 
 
 def test_norms_with_a_memory_stay():

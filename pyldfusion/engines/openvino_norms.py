@@ -49,8 +49,12 @@ def _eps(node: Any) -> float | None:
     deviation, eps = _ends(divisor, "Add", "Sqrt", "Constant")
     if mean is None or eps is None or eps.data.size != 1 or not _averages(mean, x):
         return None
-    variance, factor = _ends(_inputs(deviation)[0], "Multiply", "ReduceMean", None)
-    if variance is None or not _is_bessels(factor):
+    variance = _inputs(deviation)[0]
+    if variance.get_type_name() == "Multiply":  # in a graph for one size the factor is folded, and gone where it is 1
+        variance, factor = _ends(variance, "Multiply", "ReduceMean", None)
+        if variance is None or not _is_bessels(factor):
+            return None
+    if variance.get_type_name() != "ReduceMean":
         return None
     square = _inputs(variance)[0]
     if not _averages(variance, square) or any(not _same(end, centred) for end in _ends(square, "Multiply", None, None)):
