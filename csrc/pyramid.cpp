@@ -212,7 +212,7 @@ struct Guides {
 };
 
 // Columns x0 to x1 of row y.
-LDF_CLONES void guide_row(const Maps& maps, const Size& size, Index y, Index x0, Index x1, float edge,
+LDF_CLONES void guide_row(const Maps& maps, const Size& size, Index y, Index x0, Index x1, const Edge& edge,
                           float* __restrict a, float* __restrict b, float* __restrict variance) {
   const Index rows[3] = {clamped(y - 1, size.height) * size.width, y * size.width,
                          clamped(y + 1, size.height) * size.width};
@@ -222,7 +222,7 @@ LDF_CLONES void guide_row(const Maps& maps, const Size& size, Index y, Index x0,
   for (Index i = 0; i < x1 - x0; ++i) {
     const float mean = ninth_of(means + i);
     const float v = larger(ninth_of(squares + i) - mean * mean, 0.0f);
-    const float kept = v / (v + edge);
+    const float kept = v / (v + edge_at(mean, v, edge));
     a[i] = kept;
     b[i] = (1.0f - kept) * mean;
     variance[i] = v;
@@ -230,7 +230,7 @@ LDF_CLONES void guide_row(const Maps& maps, const Size& size, Index y, Index x0,
 }
 
 // The tile's row y with its neighbours left and right.
-void guides_of(const Maps& maps, const Size& size, Index y, Index x0, Index x1, float edge, Guides* to) {
+void guides_of(const Maps& maps, const Size& size, Index y, Index x0, Index x1, const Edge& edge, Guides* to) {
   const Index low = x0 > 0 ? x0 - 1 : 0, high = std::min(x1 + 1, size.width), at = low - (x0 - 1);
   guide_row(maps, size, clamped(y, size.height), low, high, edge, to->a + at, to->b + at, to->variance + at);
   if (x0 == 0) {
@@ -263,8 +263,7 @@ LDF_CLONES void smooth_row(const Guides& above, const Guides& here, const Guides
 }
 
 // `standard` turns the values of mean and square into standard ones, as all further ones are.
-void smooth_level(const Maps& maps, const Size& size, float edge, Standard standard, int threads) {
-  edge /= standard.scale * standard.scale;
+void smooth_level(const Maps& maps, const Size& size, const Edge& edge, Standard standard, int threads) {
   each_strip(size, 8, threads, [&](Index begin, Index end) {
     each_tile(size.width, [&](Index x0, Index x1) {
       Guides ring[3];
@@ -448,7 +447,8 @@ void pyramid_cpu(const PyramidParams& p, int threads) {
         const Level& finer = work.levels[i - 1];
         halve_map(finer.maps[s].smooth, finer.size, level.maps[s], level.size, threads);
       }
-      smooth_level(level.maps[s], level.size, p.look.edge[i], i ? Standard{0, 1} : standards[s], threads);
+      const Standard standard = i ? Standard{0, 1} : standards[s];
+      smooth_level(level.maps[s], level.size, edge_of(p.look, i, s == kIr, standard), standard, threads);
     }
   }
   for (int i = kPyramidLevels - 1; i >= 0; --i) fill_coefficients(p.look, work, i, standards, threads);

@@ -24,6 +24,24 @@ struct Standard {
   float mean, scale;  // scale is 1 / deviation
 };
 
+// From which variance a level keeps steps, in the units of its values, and how much sooner beside hot things.
+struct Edge {
+  float variance;
+  float hot, per_width;  // from `hot` on within 1 / per_width
+  float keep;            // 0: no sooner
+};
+
+inline Edge edge_of(const PyramidLook& look, int level, bool infrared, const Standard& standard) {
+  return {look.edge[level] / (standard.scale * standard.scale), standard.mean + look.hot / standard.scale,
+          standard.scale, infrared ? look.hot_keep : 0.0f};
+}
+
+// Where mean and variance round a pixel are those. A dark pixel beside something hot has a high deviation.
+LDF_HD inline float edge_at(float mean, float variance, const Edge& edge) {
+  const float t = smaller(larger((mean + std::sqrt(variance) - edge.hot) * edge.per_width, 0.0f), 1.0f);
+  return edge.variance * (1.0f - edge.keep * (t * t * (3.0f - 2.0f * t)));
+}
+
 // What a level needs of a source's detail, in its standard values.
 struct Detail {
   float noise;      // amplitude of the noise floor

@@ -51,6 +51,8 @@ class PyramidLook:
     #: infrared level above which things count as hot, and how far the base follows them.
     hot: float = 1.2
     hot_lift: float = 0.4
+    #: how much of ``edge`` is taken off for the infrared beside them, so that they get no dark rim.
+    hot_keep: float = 0.9
     #: mean and deviation of the finished picture, and where its highlights and shadows start to bend.
     mean: float = 0.47
     deviation: float = 0.258
@@ -72,7 +74,7 @@ class PyramidLook:
                 raise InputError(f"{name} is {value!r}; expected at least 0.0001")
         if not set(self.choice) <= {1, 2, 4}:
             raise InputError(f"choice is {self.choice!r}; expected 1, 2 or 4 for each of the three levels")
-        for name in ("quiet", "hot_lift", "mean"):
+        for name in ("quiet", "hot_lift", "hot_keep", "mean"):
             if getattr(self, name) > 1:
                 raise InputError(f"{name} is {getattr(self, name)!r}; expected a number from 0 to 1")
 

@@ -190,11 +190,12 @@ def pyramid(ir: NDArray[Any], vis: NDArray[Any], look: Any) -> NDArray[np.float6
     levels, smooth = [], sources
     for edge in look.edge:
         level = []
-        for x in smooth:
+        for x, keep in zip(smooth, (look.hot_keep, 0), strict=True):
             mean, square = _halved(x), _halved(x * x)
             centre = _box(mean)
             variance = np.maximum(_box(square) - centre**2, 0)
-            kept = variance / (variance + edge)
+            near_hot = np.clip(centre + np.sqrt(variance) - look.hot, 0, 1)
+            kept = variance / (variance + edge * (1 - keep * near_hot**2 * (3 - 2 * near_hot)))
             a, b = _box(kept), _box((1 - kept) * centre)
             level.append((a, b, (1 - a) ** 2 * variance, a * mean + b))
         smooth = [x for *_, x in level]

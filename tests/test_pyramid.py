@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ def picture(seed: int, height: int, width: int, flat: int = 0) -> np.ndarray:
 
 class TestAgainstTheReference:
     # float32, and quantiles from a histogram of 128 steps an octave
-    TOLERANCE = 4e-3
+    TOLERANCE = 5e-3
 
     @pytest.mark.parametrize("size", [(16, 16), (17, 33), (96, 128), (65, 257), (33, 514), (130, 41)])
     def test_sizes(self, size):
@@ -43,8 +44,8 @@ class TestAgainstTheReference:
         "look",
         [
             PyramidLook(edge=(0.5, 0.01, 0.2), gain=(1.0, 4.0, 0.0), choice=(1, 4, 2)),
-            PyramidLook(strong=0.3, coring=5.0, floor_gain=1.0, quiet=0.15, hot=0.2, hot_lift=1.0),
-            PyramidLook(mean=0.3, deviation=0.6, knee=0.1, least_noise=0.2, least_contrast=0.3),
+            PyramidLook(strong=0.3, coring=5.0, floor_gain=1.0, quiet=0.15, hot=0.2, hot_lift=1.0, hot_keep=1.0),
+            PyramidLook(mean=0.3, deviation=0.6, knee=0.1, least_noise=0.2, least_contrast=0.3, hot_keep=0.0),
         ],
     )
     def test_looks(self, look):
@@ -148,6 +149,25 @@ class TestWhatMustHold:
         around = fused.copy()
         around[34:66, 54:76] = np.nan
         assert fused[44:56, 63:67].min() > 0.85 and fused[44:56, 63:67].mean() > np.nanmax(around)
+
+    def test_hot_things_have_no_dark_rim(self):
+        """A person before a wall: as blurred as a camera blurs it, and the visible picture shows nothing there."""
+        vis = 0.3 + 0.05 * picture(2, 96, 128)
+        person = np.zeros((96, 128), np.float32)
+        person[30:66, 56:72] = 1
+        ir = 0.2 + 0.7 * cv2.GaussianBlur(person, (0, 0), 1.5)
+        near = cv2.dilate(person, np.ones((15, 15))) - cv2.dilate(person, np.ones((9, 9))) > 0
+        bare = np.full_like(ir, 0.2)
+
+        def darkest(keep: float) -> float:
+            look = PyramidLook(hot_keep=keep, edge=(0.4, 0.1, 0.05))  # which alone takes much of a step for detail
+            # the wall without the person, in the same tones
+            with_person, wall = kernels.pyramid(ir, vis, look), kernels.pyramid(bare, vis, look)
+            slope, level = np.polyfit(wall[:, :30].ravel(), with_person[:, :30].ravel(), 1)
+            return float((with_person - (slope * wall + level))[near].min())
+
+        assert darkest(0.9) > 0.7 * darkest(0.0)
+        assert darkest(0.9) > -0.05
 
     def test_a_small_change_of_the_scene_is_a_small_change_of_the_picture(self):
         ir, vis = picture(1, 120, 160, flat=60), picture(2, 120, 160, flat=60)

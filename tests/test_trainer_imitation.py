@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 ndimage = pytest.importorskip("scipy.ndimage")
 
-from trainer.supervised.imitation import gradient_loss, gradients, grid_loss, pixel_loss, structure_loss  # noqa: E402
+from trainer.supervised.imitation import gradient_loss, gradients, grid_loss, pixel_loss, shade_loss, structure_loss  # noqa: E402
 
 
 def pair(shape=(2, 1, 29, 41)):
@@ -70,6 +70,33 @@ def test_grid_loss_counts_flat_places_most():
     dots[..., ::8, ::8] = 0.1
     busy = flat + 0.05 * (torch.arange(80) % 2 * 2 - 1)  # variance 0.05^2: counts half
     assert float(grid_loss(busy + dots, busy)) == pytest.approx(float(grid_loss(flat + dots, flat)) / 2, rel=1e-6)
+
+
+def test_shade_loss_is_the_slope_of_the_error_where_the_target_is_flat():
+    flat = torch.full((1, 1, 40, 48), 0.5, dtype=torch.float64)
+    ramp = 0.003 * torch.arange(48, dtype=torch.float64).expand_as(flat)
+    assert float(shade_loss(flat + ramp, flat)) == pytest.approx(0.003, rel=1e-2)
+    assert float(shade_loss(flat + ramp, flat + ramp + 0.2)) < 1e-12
+    # a target of that slope: the same error counts half
+    assert float(shade_loss(flat + 2 * ramp, flat + ramp)) == pytest.approx(0.0015, rel=1e-2)
+    assert float(shade_loss(flat[..., :13, :], ramp[..., :13, :])) == 0
+
+
+def test_shade_loss_sees_a_soft_rim_rather_than_grain():
+    random = torch.Generator().manual_seed(0)
+    x = torch.arange(96, dtype=torch.float64).expand(1, 1, 96, 96)
+    step = torch.where(x < 48, 0.3, 0.7)
+    rim = step - 0.05 * torch.where(x < 48, torch.exp((x - 48) / 6), 0)
+    grain = step + (rim - step).abs().mean() * torch.sign(torch.rand(x.shape, generator=random) - 0.5)
+    assert float(pixel_loss(grain, step)) == pytest.approx(float(pixel_loss(rim, step)), rel=0.5)
+    assert float(shade_loss(rim, step)) > 2 * float(shade_loss(grain, step))
+
+
+def test_shade_loss_has_a_gradient_where_there_is_no_error():
+    target = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    fused = target.clone().requires_grad_()
+    shade_loss(fused, target).backward()
+    assert bool(torch.isfinite(fused.grad).all())
 
 
 def test_structure_loss_is_one_minus_ssim():

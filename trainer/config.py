@@ -231,6 +231,7 @@ class ImitationConfig:
     gradient: float = 1.0
     structure: float = 0.3
     grid: float = 12.0
+    shade: float = 30.0
 
 
 @dataclass(frozen=True)

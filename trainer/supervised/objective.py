@@ -6,7 +6,7 @@ import torch
 
 from ..config import Config
 from ..objective import Batch, Losses, Network
-from .imitation import gradient_loss, grid_loss, pixel_loss, structure_loss
+from .imitation import gradient_loss, grid_loss, pixel_loss, shade_loss, structure_loss
 from .teacher import teach
 
 __all__ = ["Supervised"]
@@ -30,6 +30,7 @@ class Supervised:
                 "pixel": self.weights.pixel * pixel_loss(fused, target),
                 "gradient": self.weights.gradient * gradient_loss(fused, target),
                 "grid": self.weights.grid * grid_loss(fused, target),
+                "shade": self.weights.shade * shade_loss(fused, target),
                 "structure": self.weights.structure * structure_loss(fused, target),
             }
         )
