@@ -188,6 +188,15 @@ def test_frames_sent_three_times_are_not_frozen():
     assert not any(freeze(frame(k / 27, image=pictures[k // 3].copy())) for k in range(60))
 
 
+def test_a_picture_that_changes_in_one_place_is_not_frozen():
+    freeze = Freeze()
+    still = RNG.normal(7000, 5, (24, 16)).astype(np.uint16)
+    for k in range(60):
+        changed = still.copy()
+        changed[-1, -1] += k
+        assert not freeze(frame(k / 30, image=changed))
+
+
 def test_dead_pixels_are_found_and_mended():
     mend = DeadPixels(frames=10)
     places = ([5, 40, 95], [7, 60, 127])

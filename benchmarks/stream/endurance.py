@@ -1,9 +1,16 @@
-"""The stream at the rate of the engine alone, for minutes: its share of that rate, memory, latency."""
+"""The stream at the rate of the engine alone, for minutes: its share of that rate, memory, latency.
+
+A machine that others use changes its speed by the minute. So the engine alone and the stream take turns, and each turn
+of the stream is compared with the engine just before and just after it.
+"""
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +24,55 @@ __all__ = ["endure"]
 
 LOOK = 1.0  # seconds between two looks at memory and pictures
 DRAWN = 24  # frames of the scene, shown again and again
+TURN = 30.0  # seconds of the stream, of which the first two looks are not counted
+ALONE = 5.0  # seconds of the engine alone
+#: How much faster the cameras are than the engine alone was: at its very rate it would wait for them whenever the
+#: machine has become a little faster, and that would be called the pipeline's.
+AHEAD = 1.05
 
 
 def endure(size: str, seconds: float, model: str, outputs: list[str]) -> dict[str, Any]:
-    """The stream at the rate of the engine alone: its share of that rate, memory, latency, pairs."""
+    """Turns of the stream for ``seconds`` in all: share of the engine's own rate, memory, latency, pairs."""
     width, height = map(int, size.split("x"))
-    with Fuser(model) as fuser:
-        alone = _engine_rate(fuser, (width, height), min(10.0, seconds / 3))
-        scene = f"size={size}&rate={alone:.3f}&repeat={DRAWN}&seed=1"
-        with (
-            CameraPair(f"scene://ir?{scene}", f"scene://vis?{scene}", alone=True) as pairs,
-            Stream(fuser, pairs, outputs) as stream,
-        ):
-            memory, shown = _watch(stream, seconds)
-            stats = stream.stats()
-        # once more: a machine that others use changes its speed by the minute
-        after = _engine_rate(fuser, (width, height), min(10.0, seconds / 3))
+    count = max(1, round(seconds / TURN))
+    with Fuser(model) as fuser, _memory() as memory:
+        alone = [_engine_rate(fuser, (width, height), min(ALONE, seconds / 3))]
+        rates, stats = [], []
+        for _ in range(count):
+            scene = f"size={size}&rate={AHEAD * alone[-1]:.3f}&repeat={DRAWN}&seed=1"
+            with (
+                CameraPair(f"scene://ir?{scene}", f"scene://vis?{scene}", alone=True) as pairs,
+                Stream(fuser, pairs, outputs) as stream,
+            ):
+                rates.append(_shown_per_second(stream, seconds / count))
+                stats.append(stream.stats())
+            alone.append(_engine_rate(fuser, (width, height), min(ALONE, seconds / 3)))
+    shares = [rate / statistics.mean(alone[k : k + 2]) for k, rate in enumerate(rates)]
     settled = memory[len(memory) // 5 :]
     slope = float(np.polyfit([t for t, _ in settled], [m for _, m in settled], 1)[0]) * 60 if len(settled) > 2 else None
+    counters = [turn["cameras"] for turn in stats]
     return {
-        "engine_alone_per_s": round(alone, 2),
-        "engine_alone_after_per_s": round(after, 2),
-        "stream_per_s": round(shown, 2),
-        "share": round(shown / alone, 4),
-        "share_of_both": round(2 * shown / (alone + after), 4),
+        "turns": count,
+        "engine_alone_per_s": round(statistics.mean(alone), 2),
+        "engine_alone_least_and_most": [round(min(alone), 2), round(max(alone), 2)],
+        "stream_per_s": round(statistics.mean(rates), 2),
+        "share": round(statistics.median(shares), 4),
+        "share_least_and_most": [round(min(shares), 4), round(max(shares), 4)],
         "rss_mb_last": memory[-1][1] if memory else None,
         "rss_slope_mb_per_minute": None if slope is None else round(slope, 3),
-        "latency_ms": stats["latency_ms"],
-        "cameras": stats["cameras"],
-        "events": stats["events"],
+        # the median turn's and the worst one's
+        "latency_ms": {
+            stage: {
+                "p50": statistics.median(turn["latency_ms"][stage]["p50"] for turn in stats),
+                "p99": max(turn["latency_ms"][stage]["p99"] for turn in stats),
+            }
+            for stage in stats[0]["latency_ms"]
+        },
+        "paired": sum(turn["paired"] for turn in counters),
+        "held": sum(turn["held"] for turn in counters),
+        "alone": sum(turn["alone"] for turn in counters),
+        "skew_ms_p99": max(turn["skew_ms"]["p99"] for turn in counters),
+        "events": {name: count for turn in stats for name, count in turn["events"].items()},
     }
 
 
@@ -59,10 +86,10 @@ def _engine_rate(fuser: Fuser, size: tuple[int, int], seconds: float) -> float:
     return frames / (time.monotonic() - start)
 
 
-def _watch(stream: Stream, seconds: float) -> tuple[list[tuple[float, float]], float]:
-    """Run it; (seconds, MB of resident memory) at each look, and pictures a second from the second look on."""
+@contextmanager
+def _memory() -> Iterator[list[tuple[float, float]]]:
+    """(seconds, MB of resident memory) at each look, as long as it is open."""
     memory: list[tuple[float, float]] = []
-    counts: list[tuple[float, int]] = []
     done = threading.Event()
 
     def look() -> None:
@@ -70,12 +97,23 @@ def _watch(stream: Stream, seconds: float) -> tuple[list[tuple[float, float]], f
         while not done.wait(LOOK):
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             memory.append((time.monotonic() - start, pages * 4096 / 1e6))
-            counts.append((time.monotonic(), stream.shown))
 
     watcher = threading.Thread(target=look)
     watcher.start()
+    try:
+        yield memory
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _shown_per_second(stream: Stream, seconds: float) -> float:
+    """Run it; pictures a second after the first two looks."""
+    counts: list[tuple[float, int]] = []
+    begun = threading.Timer(2 * LOOK, lambda: counts.append((time.monotonic(), stream.shown)))
+    begun.start()
     stream.run(duration=seconds)
-    done.set()
-    watcher.join()
-    (first, before), (last, after) = counts[1], counts[-1]
-    return memory, (after - before) / (last - first)
+    counts.append((time.monotonic(), stream.shown))
+    begun.join()
+    (first, before), (last, after) = counts
+    return (after - before) / (last - first)

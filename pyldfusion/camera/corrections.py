@@ -28,10 +28,15 @@ class Freeze:
     def __call__(self, frame: Frame) -> bool:
         """Whether the camera is frozen at this frame. The same frame may be given again."""
         before, self._frame = self._frame, frame
-        if before is None or (before is not frame and not np.array_equal(before.image, frame.image)):
+        if before is None or (before is not frame and not _same(before.image, frame.image)):
             self._since = frame.time
             return False
         return frame.time - self._since > self._after
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    # frames that differ nearly always do so in their first rows
+    return np.array_equal(a[:8], b[:8]) and np.array_equal(a, b)
 
 
 class DeadPixels:

@@ -81,22 +81,18 @@ class _Side:
         self.heard: float | None = None
         self.received = self.dropped = 0
         self.ended = False
-        self._rate = rate
         self._intervals: deque[float] = deque(maxlen=15)
+        #: seconds between frames: measured, else by the camera's rate
+        self.period = None if rate is None else 1 / rate
 
     def add(self, time: float, frame: Frame, measure: bool) -> None:
         if measure and self.received:
             self._intervals.append(time - self.last)
+            if len(self._intervals) >= 8:
+                self.period = max(statistics.median(self._intervals), 1e-6)
         self.waiting.append((time, frame))
         self.last, self.heard = time, frame.arrived
         self.received += 1
-
-    @property
-    def period(self) -> float | None:
-        """Seconds between frames: measured, else by the camera's rate."""
-        if len(self._intervals) >= 8:
-            return max(statistics.median(self._intervals), 1e-6)
-        return None if self._rate is None else 1 / self._rate
 
 
 class Pairer:
