@@ -44,7 +44,7 @@ def test_a_short_run_has_all_figures(monkeypatch):
     figures = stream.endure("64x48", 1.2, "lite", ["null://"])
     assert 0 < figures["share"] < 2 and figures["engine_alone_per_s"] > 0
     assert figures["latency_ms"]["total"]["p99"] > 0 and figures["events"] == {}
-    assert figures["cameras"]["paired"] > 0
+    assert figures["paired"] > 0 and figures["turns"] == 1
 
 
 def test_a_stream_without_an_engine_costs_little():

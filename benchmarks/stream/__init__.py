@@ -1,8 +1,7 @@
 """The camera pipeline: what it costs beside the engine, whether it keeps the engine's rate, and whether memory grows.
 
-Without an option: the cost, and a run at the engine's rate. The cameras of that are two generated scenes, drawn
-before the clock runs and shown again and again at the rate that the engine alone reached. That is measured before and
-after; on a machine that others use it changes, and with it the share.
+Without an option: the cost, and a run at the engine's rate, see :mod:`benchmarks.stream.endurance`. The cameras of that
+are two generated scenes, drawn before the clock runs and shown again and again.
 """
 
 from __future__ import annotations
