@@ -14,7 +14,12 @@
 // the CPU at hand, so that one wheel is both portable and fast. Elsewhere the baseline is all there is.
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GLIBC__) && defined(__GNUC__) && \
     !defined(__clang__) && !defined(__CUDACC__)
+#if __GNUC__ >= 12
+// with AVX-512's instructions for bytes and 16-bit words; older compilers cannot ask the CPU for them here
+#define LDF_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#else
 #define LDF_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
 #else
 #define LDF_CLONES
 #endif
