@@ -3,6 +3,7 @@
 // Each level smooths a source x as a guided filter guided by itself does (He, Sun & Tang 2013): g = A x + B with
 // A = v / (v + edge), where v is the variance round a pixel. Steps with a variance well above `edge` stay in g, so the
 // detail x - g has none of them, and raising it makes no halos. The next level does the same to g, at half the size.
+// Of the infrared, steps beside hot things stay sooner: `edge` shrinks where mean and deviation together reach `hot`.
 // From the coarsest level up, each level's detail is added to the fused base below it:
 //
 //   fused = Ka a + Kb b + L   with, per level and source,   K <- w + (K - w) A,   L <- L + (K - w) B
