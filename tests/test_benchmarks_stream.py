@@ -42,7 +42,7 @@ def test_a_short_run_has_all_figures(monkeypatch):
     monkeypatch.setattr("benchmarks.stream.endurance.LOOK", 0.1)
     monkeypatch.setattr("benchmarks.stream.endurance.DRAWN", 2)
     figures = stream.endure("64x48", 1.2, "lite", ["null://"])
-    assert 0 < figures["share"] < 2 and figures["engine_alone_per_s"] > 0
+    assert 0 < figures["share_of_all_turns"] < 2 and figures["engine_alone_per_s"] > 0
     assert figures["latency_ms"]["total"]["p99"] > 0 and figures["events"] == {}
     assert figures["paired"] > 0 and figures["turns"] == 1
 
