@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,8 +78,8 @@ def endure(size: str, seconds: float, model: str, outputs: list[str]) -> dict[st
         "paired": sum(turn["paired"] for turn in counters),
         "held": sum(turn["held"] for turn in counters),
         "alone": sum(turn["alone"] for turn in counters),
-        "skew_ms_p99": max(turn["skew_ms"]["p99"] for turn in counters),
-        "events": {name: count for turn in stats for name, count in turn["events"].items()},
+        "skew_ms_p99": max(turn["skew_ms"]["p99"] or 0 for turn in counters),
+        "events": dict(sum((Counter(turn["events"]) for turn in stats), Counter())),
     }
 
 
