@@ -16,6 +16,12 @@ LDF_HD inline float smaller(float a, float b) { return a < b ? a : b; }
 // NaN becomes 0.
 LDF_HD inline float unit(float value) { return smaller(larger(value, 0.0f), 1.0f); }
 
+// From 0 at 0 to 1 at 1, level at both ends and outside.
+LDF_HD inline float smooth_step(float value) {
+  const float t = unit(value);
+  return t * t * (3.0f - 2.0f * t);
+}
+
 // Bilinear interpolation to twice the size, pixel centres at halves: a quarter of one neighbour, the rest of the other.
 LDF_HD inline float between(float far, float near) { return 0.25f * far + 0.75f * near; }
 
@@ -27,8 +33,8 @@ struct Standard {
 // From which variance a level keeps steps, in the units of its values, and how much sooner beside hot things.
 struct Edge {
   float variance;
-  float hot, per_width;  // from `hot` on within 1 / per_width
-  float keep;            // 0: no sooner
+  float hot, per_width;  // what is hot begins at `hot` and is wholly so 1 / per_width above it
+  float keep;            // how much sooner, 0..1
 };
 
 inline Edge edge_of(const PyramidLook& look, int level, bool infrared, const Standard& standard) {
@@ -38,8 +44,8 @@ inline Edge edge_of(const PyramidLook& look, int level, bool infrared, const Sta
 
 // Where mean and variance round a pixel are those. A dark pixel beside something hot has a high deviation.
 LDF_HD inline float edge_at(float mean, float variance, const Edge& edge) {
-  const float t = smaller(larger((mean + std::sqrt(variance) - edge.hot) * edge.per_width, 0.0f), 1.0f);
-  return edge.variance * (1.0f - edge.keep * (t * t * (3.0f - 2.0f * t)));
+  const float near_hot = smooth_step((mean + std::sqrt(variance) - edge.hot) * edge.per_width);
+  return edge.variance * (1.0f - edge.keep * near_hot);
 }
 
 // What a level needs of a source's detail, in its standard values.
@@ -68,8 +74,7 @@ LDF_HD inline float gain_of(float energy, const Detail& d, float floor, float ga
 
 // Share of the infrared in the base: half, and more where it is hot and brighter than the visible; standard values.
 LDF_HD inline float base_share(float ir, float vis, float hot, float lift) {
-  const float t = unit(ir - hot + 0.5f), brighter = unit(2.0f * (ir - vis));
-  return 0.5f + 0.5f * lift * brighter * (t * t * (3.0f - 2.0f * t));
+  return 0.5f + 0.5f * lift * unit(2.0f * (ir - vis)) * smooth_step(ir - hot + 0.5f);
 }
 
 // A fused value, in standard values of the sources, to the finished picture's.

@@ -209,7 +209,8 @@ def pyramid(ir: NDArray[Any], vis: NDArray[Any], look: Any) -> NDArray[np.float6
         claims, gains = [], []
         for (_, _, energy, _), scale in zip(level, scales, strict=True):
             least = max(look.least_noise, look.coding_noise * scale)
-            noise = max(np.sqrt(np.quantile(energy, look.quiet)), least)
+            quiet = np.sort(energy, None)[int(np.float32(look.quiet) * np.float64(energy.size))]
+            noise = max(np.sqrt(quiet), least)
             claims.append((np.maximum(np.sqrt(energy) - noise, 0) + 1e-4) ** look.choice[index])
             clear = (energy / (look.coring * noise) ** 2) ** 2
             strong = energy / look.strong**2

@@ -25,8 +25,8 @@ def picture(seed: int, height: int, width: int, flat: int = 0) -> np.ndarray:
 
 
 class TestAgainstTheReference:
-    # float32, and quantiles from a histogram of 128 steps an octave
-    TOLERANCE = 5e-3
+    # float32, and noise floors from a histogram of 128 steps an octave
+    TOLERANCE = 2e-3
 
     @pytest.mark.parametrize("size", [(16, 16), (17, 33), (96, 128), (65, 257), (33, 514), (130, 41)])
     def test_sizes(self, size):
@@ -51,8 +51,8 @@ class TestAgainstTheReference:
     def test_looks(self, look):
         ir, vis = picture(3, 70, 91, flat=40), picture(4, 70, 91)
         error = np.abs(kernels.pyramid(ir, vis, look) - reference.pyramid(ir, vis, look))
-        # of few pixels, a quantile between two far apart is one of them or the other
-        assert error.mean() < 5e-4 and error.max() < 0.02
+        # the noise floor's rounding times five, where coring is
+        assert error.mean() < 5e-4 and error.max() < 0.01
 
     def test_bytes_in_and_out(self):
         ir, vis = (np.rint(picture(seed, 60, 77) * 255).astype(np.uint8) for seed in (1, 2))

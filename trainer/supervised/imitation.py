@@ -84,6 +84,6 @@ def shade_loss(fused: Tensor, target: Tensor, flat: float = 0.003) -> Tensor:
         return gradients(F.avg_pool2d(F.avg_pool2d(x, 4, 2), 3, 1)) / 2
 
     weight = flat**2 / (flat**2 + slopes(target).square().sum(1))
-    # the root is that of pixel_loss, whose gradient at 0 is one
+    # smooth at zero, where a root has no gradient
     length = (slopes(fused - target).square().sum(1) + 1e-10).sqrt() - 1e-5
     return (length * weight).mean()
