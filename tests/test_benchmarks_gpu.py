@@ -287,6 +287,7 @@ def test_the_bench_runs_on_the_cpu_and_keeps_its_figures_away():
         ("adain", "kernels: AdaIN backward"),
         ("frames", "frames: percentiles"),
         ("fuse", "fuse: 48x32 ours fp32, stream of frames"),
+        ("compiled", "fuse: 48x32 authors' fp16 channels-last, torch.compile"),
     ):
         command = [sys.executable, "-m", "benchmarks", "gpu", "bench", "--device", "cpu", "--quick", "--only", only]
         done = subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)

@@ -32,6 +32,7 @@ def run(results: Results, deadline: Deadline, options: argparse.Namespace) -> bo
         "frames": frames.frames,
         "fuse": fuse.fuse,
         "train": train,
+        "compiled": fuse.compiled,
     }
     fine = True
     for name, measure in measurements.items():

@@ -28,7 +28,7 @@ Frame = Any
 
 
 def fuse(bench: Bench) -> None:
-    """Every contender at every size; what is compiled comes last, for it takes longest."""
+    """Every contender at every size, but for the one that torch.compile must build first."""
     for size in QUICK if bench.quick else SIZES:
         _size(bench, size)
     accuracy(bench)
@@ -36,54 +36,74 @@ def fuse(bench: Bench) -> None:
         profile(bench)
 
 
+def compiled(bench: Bench) -> None:
+    """The authors' network through torch.compile, which takes longer to build than all others to measure."""
+    for size in QUICK if bench.quick else SIZES:
+        race = Race(bench, size)
+        if f"{race.label} {BASE}, device to device" not in bench.rates:
+            race.run(f"{BASE}, device to device", authors(bench.device, "device"))
+        make = authors(bench.device, "device", half=True, compile=bench.clock.cuda)
+        race.run("authors' fp16 channels-last, torch.compile, device to device", make, expected=60)
+
+
 def _size(bench: Bench, size: tuple[int, int]) -> None:
-    label = f"{size[0]}x{size[1]}"
-    frame = Scene(seed=0, size=size).render()
-    host = (frame.ir, frame.vis)
-    device = tuple(torch.from_numpy(part).to(bench.device) for part in host)
-    floor = floor_ms(bench, size)
-    rows: dict[str, float] = {}
-
-    def record(name: str, p50: float, p99: float, fps: float) -> None:
-        """``times_authors`` compares frames a second on the same path (host or device)."""
-        path = "device" if name.endswith("device to device") else "host"
-        rows[name] = fps
-        base = rows.get(f"{BASE}, {path} to {path}")
-        figures = {"fps": fps, "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "floor_ms": floor}
-        bench.results.record("fuse", f"{label} {name}", figures | ({"times_authors": fps / base} if base else {}))
-
-    def race(name: str, make: Callable[[], Callable[[Frame, Frame], Frame]], inputs: tuple[Frame, Frame]) -> None:
-        if not bench.deadline.allows(f"{label} {name}", 60 if "compile" in name else 10):
-            return
-        call = make()
-        found = bench.clock.latencies(lambda: call(*inputs), 3 if bench.quick else 300)
-        record(name, statistics.median(found), found[int(0.99 * (len(found) - 1))], 1 / statistics.median(found))
-
-    def authors(path: str, **how: Any) -> Callable[[], Callable[[Frame, Frame], Frame]]:
-        return lambda: authors_fuse(bench.device, on_device=path == "device", **how)
-
-    both = (("host", host), ("device", device))
-    for path, inputs in both:
-        race(f"{BASE}, {path} to {path}", authors(path), inputs)
-        race(f"authors' eager fp16 channels-last, {path} to {path}", authors(path, half=True), inputs)
+    race = Race(bench, size)
+    for path in race.frames:
+        race.run(f"{BASE}, {path} to {path}", authors(bench.device, path))
+        race.run(f"authors' eager fp16 channels-last, {path} to {path}", authors(bench.device, path, half=True))
     for precision in ("fp16", "fp32") if bench.clock.cuda else ("fp32",):
-        if not bench.deadline.allows(f"{label} ours {precision}", 15):
+        if not bench.deadline.allows(f"{race.label} ours {precision}", 15):
             continue
         options = {"device": "cuda", "precision": precision} if bench.clock.cuda else DRY | {"precision": precision}
         with Fuser("full", **options) as fuser:
             fuser.warmup(size)
-            for path, inputs in both if bench.clock.cuda else both[:1]:
-                race(f"ours {precision}, {path} to {path}", lambda fuser=fuser: fuser.fuse, inputs)
-            fps, gaps = stream(fuser, host, 4 if bench.quick else 600)
-            record(
-                f"ours {precision}, stream of frames, host to host",
-                gaps[len(gaps) // 2],
-                gaps[int(0.99 * (len(gaps) - 1))],
-                fps,
-            )
-    if bench.clock.cuda:
-        compiled = authors("device", half=True, compile=True)
-        race("authors' fp16 channels-last, torch.compile, device to device", compiled, device)
+            for path in race.frames if bench.clock.cuda else ("host",):
+                race.run(f"ours {precision}, {path} to {path}", lambda fuser=fuser: fuser.fuse)
+            fps, gaps = stream(fuser, race.frames["host"], 4 if bench.quick else 600)
+            race.record(f"ours {precision}, stream of frames, host to host", gaps, fps)
+
+
+class Race:
+    """Contenders at one size, each against the authors' network in eager fp32 on the same path.
+
+    Attributes:
+        label: the size, as the results name it.
+        frames: infrared and visible by path: ``host`` as NumPy arrays, ``device`` as tensors.
+    """
+
+    def __init__(self, bench: Bench, size: tuple[int, int]) -> None:
+        frame = Scene(seed=0, size=size).render()
+        host = (frame.ir, frame.vis)
+        self.label = f"{size[0]}x{size[1]}"
+        self.frames: dict[str, tuple[Frame, Frame]] = {
+            "host": host,
+            "device": tuple(torch.from_numpy(part).to(bench.device) for part in host),
+        }
+        self._bench = bench
+        self._floor = floor_ms(bench, size)
+
+    def run(self, name: str, make: Callable[[], Callable[[Frame, Frame], Frame]], expected: float = 10) -> None:
+        """Times what ``make`` returns, if there is time for the seconds that are ``expected``."""
+        if not self._bench.deadline.allows(f"{self.label} {name}", expected):
+            return
+        call, inputs = make(), self.frames[_path(name)]
+        found = self._bench.clock.latencies(lambda: call(*inputs), 3 if self._bench.quick else 300)
+        self.record(name, found, 1 / statistics.median(found))
+
+    def record(self, name: str, times: list[float], fps: float) -> None:
+        """``times``: sorted seconds a frame. What is compared is frames a second, within this run."""
+        rates = self._bench.rates
+        rates[f"{self.label} {name}"] = fps
+        base = rates.get(f"{self.label} {BASE}, {_path(name)} to {_path(name)}")
+        p50, p99 = (1e3 * times[int(share * (len(times) - 1))] for share in (0.5, 0.99))
+        figures = {"fps": fps, "p50_ms": p50, "p99_ms": p99, "floor_ms": self._floor}
+        if base:
+            figures["times_authors"] = fps / base
+        self._bench.results.record("fuse", f"{self.label} {name}", figures)
+
+
+def _path(name: str) -> str:
+    return "device" if name.endswith("device to device") else "host"
 
 
 def stream(fuser: Fuser, frames: tuple[Frame, Frame], count: int) -> tuple[float, list[float]]:
@@ -95,6 +115,11 @@ def stream(fuser: Fuser, frames: tuple[Frame, Frame], count: int) -> tuple[float
         marks.append(time.perf_counter())
     gaps = sorted(b - a for a, b in itertools.pairwise(marks))
     return count / (marks[-1] - marks[0]), gaps
+
+
+def authors(device: torch.device, path: str, **how: Any) -> Callable[[], Callable[[Frame, Frame], Frame]]:
+    """:func:`authors_fuse`, made when its turn comes."""
+    return lambda: authors_fuse(device, on_device=path == "device", **how)
 
 
 def authors_fuse(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -13,12 +13,17 @@ from .results import Results
 
 @dataclass
 class Bench:
-    """Where a measurement puts its figures, how long it has, and with what it measures."""
+    """Where a measurement puts its figures, how long it has, and with what it measures.
+
+    Attributes:
+        rates: frames a second by contender, of this run, for ratios.
+    """
 
     results: Results
     deadline: Deadline
     clock: Clock
     quick: bool
+    rates: dict[str, float] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
