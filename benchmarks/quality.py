@@ -6,8 +6,9 @@
 It measures as ``python -m trainer.evaluate`` does, with three differences: classical methods are measured too,
 everything is on luma, and beside the usual metrics stand ``noise``, how much stronger the finest detail is than in
 the visible picture where that is flat (1 is the same), ``grid``, how many grey levels of a flat place repeat every 8
-pixels, and ``halo``, how much steeper than its sources it is beside edges (1 is the same). Contrast alone raises EN,
-SD, EI and VIFF; these tell whether noise, a decoder's grid or halos came with it.
+pixels, ``halo``, how much steeper than its sources it is beside edges (1 is the same), and ``white``, which part of
+what is hottest is plain white. Contrast alone raises EN, SD, EI and VIFF; these tell whether noise, a decoder's grid,
+halos or burnt-out people came with it.
 
 Others' networks are no part of the project, but their numbers are kept: ``--beside FILE`` shows the rows of an earlier
 ``--json`` beside those measured now, if it was measured on these very pairs. ``results/quality-peers.json`` is one.
@@ -31,9 +32,9 @@ from pyldfusion.media.roots import Root, find_roots
 from trainer.evaluation.scoring import Method, Pictures, network, read_sample, score
 from trainer.evaluation.tables import Row, markdown, summarise
 
-__all__ = ["edge_halo", "flat_grid", "flat_noise", "laplacian_pyramid_fusion", "main", "mean_fusion"]
+__all__ = ["edge_halo", "flat_grid", "flat_noise", "hot_white", "laplacian_pyramid_fusion", "main", "mean_fusion"]
 
-KEYS = ("EN", "CC", "SD", "EI", "VIFF", "Qabf", "MI", "SSIM", "noise", "grid", "halo")
+KEYS = ("EN", "CC", "SD", "EI", "VIFF", "Qabf", "MI", "SSIM", "noise", "grid", "halo", "white")
 
 
 def mean_fusion(ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
@@ -122,11 +123,17 @@ def edge_halo(fused: np.ndarray, ir: np.ndarray, vis: np.ndarray) -> float:
     return float(slope(fused)[places].mean() / sources[places].mean())
 
 
+def hot_white(fused: np.ndarray, ir: np.ndarray, vis: np.ndarray) -> float:
+    """Which part of the hottest hundredth of ``ir`` is plain white in ``fused``, 253 or more: what is in it is lost."""
+    return float((fused[ir >= np.quantile(ir, 0.99)] >= 253).mean())
+
+
 def measure(fused: np.ndarray, ir: np.ndarray, vis: np.ndarray) -> dict[str, float]:
     return {
         "noise": flat_noise(fused, ir, vis),
         "grid": flat_grid(fused, ir, vis),
         "halo": edge_halo(fused, ir, vis),
+        "white": hot_white(fused, ir, vis),
     }
 
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.quality import edge_halo, flat_grid, flat_noise, laplacian_pyramid_fusion, main, mean_fusion
+from benchmarks.quality import edge_halo, flat_grid, flat_noise, hot_white, laplacian_pyramid_fusion, main, mean_fusion
 from trainer.evaluation.scoring import Method
 
 
@@ -72,6 +72,16 @@ def test_halos_are_measured_beside_edges_and_contrast_is_none():
     assert edge_halo(0.5 * vis + 20, ir, vis) == pytest.approx(1, abs=0.05)
     assert edge_halo(vis + 0.4 * ring, ir, vis) > 1.5
     assert np.isnan(edge_halo(ir, ir, ir))
+
+
+def test_what_is_hottest_is_white_or_not():
+    ir = np.tile(np.arange(200, dtype=np.uint8), (50, 1))  # the hottest hundredth: two columns
+    fused = np.full_like(ir, 250)
+    assert hot_white(fused, ir, ir) == 0
+    fused[:, :190] = 255
+    assert hot_white(fused, ir, ir) == 0
+    fused[:, 199] = 253
+    assert hot_white(fused, ir, ir) == 0.5
 
 
 def test_the_report_names_sets_methods_and_models(tmp_path, capsys):
