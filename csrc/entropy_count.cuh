@@ -14,19 +14,17 @@ namespace ldf {
 constexpr int kLanes = 32;
 
 struct alignas(16) BlockHistogram {
-  std::uint32_t counts[kBins][kLanes];
+  std::uint32_t counts[kBins + 1][kLanes];  // one row more, kOutside, takes what is not counted: no branch a pixel
 };
 
 // All threads of the block; a barrier must follow before anything is counted.
 __device__ inline void clear(BlockHistogram& h) {
   auto* counts = reinterpret_cast<uint4*>(h.counts);
-  for (int i = threadIdx.x; i < kBins * kLanes / 4; i += blockDim.x) counts[i] = make_uint4(0, 0, 0, 0);
+  for (int i = threadIdx.x; i < (kBins + 1) * kLanes / 4; i += blockDim.x) counts[i] = make_uint4(0, 0, 0, 0);
 }
 
-// `bin` is 0 to 255, or kOutside, which is not counted.
-__device__ inline void count(BlockHistogram& h, int bin) {
-  if (bin != kOutside) atomicAdd(&h.counts[bin][threadIdx.x % kLanes], 1u);
-}
+// `bin` is 0 to 255, or kOutside.
+__device__ inline void count(BlockHistogram& h, int bin) { atomicAdd(&h.counts[bin][threadIdx.x % kLanes], 1u); }
 
 // How often `bin` was counted, a barrier after the last count. Each lane starts in another bank.
 __device__ inline std::uint32_t counted(const BlockHistogram& h, int bin) {
