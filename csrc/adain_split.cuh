@@ -1,42 +1,39 @@
-// How AdaIN's planes are shared out among blocks, forward and backward: held whole by one, or split over many.
+// How AdaIN's planes are shared out among blocks, forward and backward: whole ones, or in tiles and two steps.
 #pragma once
 
 #include "norm_tiles.cuh"
 
 namespace ldf {
 
-// A plane is held when there are nearly as many as SMs; below that, short ones still cost less than a second launch.
-inline bool worth_holding(std::int64_t planes, std::int64_t bytes) { return planes >= 96 || bytes <= 16 * 1024; }
+// Planes that a block holds whole, when there are nearly as many as SMs; short ones still cost less than two steps.
+inline bool held_whole(Layout layout, std::int64_t planes, std::int64_t bytes, int batch) {
+  return layout == Layout::nchw && ratio_up(bytes, 16) <= batch * kThreads && (planes >= 96 || bytes <= 16 * 1024);
+}
 
-constexpr std::int64_t kHeldEverywhere = 40 * 1024;  // bytes that fit into shared memory on every GPU
-
-inline unsigned held_threads(std::int64_t vectors) {
-  unsigned threads = 64;
-  while (threads < 1024 && threads * kBatch < vectors) threads *= 2;
+inline unsigned threads_for(std::int64_t vectors, int batch) {
+  unsigned threads = 32;
+  while (threads < kThreads && threads * batch < 2 * vectors) threads *= 2;
   return threads;
 }
 
-// How planes that are not held are shared out; `tensors`: how many of x's size are read.
+// What is left of planes in two steps; bytes_each: of a plane's pixels, in all tensors that are read.
 struct Split {
-  std::int64_t lot;  // planes (NCHW) or samples (NHWC)
-  Cut cut;           // of a plane (NCHW)
-  Columns columns;   // of a lot (NHWC)
-  std::int64_t partials;  // results of the first step, in all
-};
+  Cut cut;          // NCHW
+  Columns columns;  // NHWC
+  Plan plan;
+  std::int64_t progress, found, partials;  // bytes of the workspace's parts, multiples of 16
 
-inline Split split_of(Layout layout, Dtype type, std::int64_t n, std::int64_t c, std::int64_t pixels, int tensors) {
-  Split s{};
-  const std::int64_t plane_bytes = pixels * size_of(type) * tensors;
-  if (layout == Layout::nchw) {
-    s.lot = lot_of(n * c, plane_bytes);
-    s.cut = cut_of(s.lot, pixels, type);
-    s.partials = s.lot * s.cut.chunks;
-  } else {
-    s.lot = lot_of(n, c * plane_bytes);
-    s.columns = columns_of(s.lot, c, pixels, type);
-    s.partials = s.lot * s.columns.chunks * c;
+  Split(Layout layout, Dtype type, std::int64_t n, std::int64_t c, std::int64_t pixels, int tensors)
+      : cut(cut_of(pixels, type, kBatch / tensors)), columns(columns_of(c, pixels, type, kBatch / tensors)) {
+    const bool nchw = layout == Layout::nchw;
+    const std::int64_t groups = nchw ? n * c : n * columns.slabs, tiles = nchw ? cut.tiles : columns.tiles;
+    const std::int64_t width = nchw ? 1 : columns.lanes * (16 / size_of(type));
+    plan = plan_of(groups, pixels * width * size_of(type) * tensors, tiles, tiles);
+    progress = progress_bytes(groups);
+    found = ratio_up(n * c, 2) * 16;
+    partials = ratio_up(groups * tiles * width, 2) * 16;
   }
-  return s;
-}
+  std::int64_t bytes() const { return progress + found + partials; }
+};
 
 }  // namespace ldf

@@ -1,12 +1,14 @@
-// Gradients of the norms, in two steps as forward: sums of g and g * xhat of every plane, chunk by chunk; then the
-// gradient to x, for which every block puts the sums it needs together. Shared by AdaIN and the decoder's norm.
+// Gradients of the norms, in two steps as forward: sums of g and g * xhat of every tile; then the gradient to x. Shared
+// by AdaIN and the decoder's norm.
 #pragma once
 
 #include "norm_forward.cuh"
 
 namespace ldf {
 
-// Of g and of g * xhat, over a chunk or a plane.
+constexpr int kHalfBatch = kBatch / 2;  // vectors of x, and as many of grad_y
+
+// Of g and of g * xhat, over a tile, a plane, or, weighted with gamma, a sample.
 struct alignas(8) Sums {
   float g, gx;
 };
@@ -19,36 +21,43 @@ struct Backward {
   const void* grad_y;
   const void* x;
   void* grad_x;
-  std::int64_t n, c, pixels;
+  std::int64_t c, pixels;
   Style style;
-  const float* offset;
-  const float* deviation;
-  float* grad_weight;  // or null; scope plane only
-  float* grad_bias;    // or null; scope plane only
+  const float* offset;     // as forward kept it: [N, C], or [N] (scope sample)
+  const float* deviation;  // likewise
+  float* grad_weight;      // or null; scope plane only
+  float* grad_bias;        // or null; scope plane only
+  Sums* partials;
+  Sums* found;             // of planes, or of samples
 };
 
-template <Scope kScope>
-__device__ float saved_rstd(const Backward& p, std::int64_t n, std::int64_t c) {
-  return kScope == Scope::plane ? p.deviation[n * p.c + c] : sample_rstd(p.deviation[n], p.style.eps);
+__device__ inline Found kept(const Backward& p, std::int64_t at) { return {p.offset[at], p.deviation[at]}; }
+
+// Keeps the sums of a plane.
+__device__ inline void keep(const Backward& p, std::int64_t plane, const Sums& all) {
+  p.found[plane] = all;
+  if (p.grad_weight) p.grad_weight[plane] = all.gx;
+  if (p.grad_bias) p.grad_bias[plane] = all.g;
 }
 
-// The map that forward applied to plane (n, c), to the bit. `first` is x's first value of the plane or sample.
 template <Scope kScope>
-__device__ AdainMap saved_map(const Backward& p, float first, float rstd, std::int64_t n, std::int64_t c) {
-  const float offset = p.offset[kScope == Scope::plane ? n * p.c + c : n];
-  return map_of<kScope>(first, offset, rstd, p.style, n, c, p.c);
+__device__ GradientMap gradient_map(const Backward& p, float first, const Found& found, std::int64_t at,
+                                    const Sums& all) {
+  const AdainMap map = map_of<kScope>(first, found, p.style, at);
+  const float rstd = rstd_of<kScope>(found, p.style.eps), pixels = static_cast<float>(p.pixels);
+  return kScope == Scope::plane
+             ? plane_gradient(map, found.offset, rstd, all.g, all.gx, pixels)
+             : sample_gradient(map, found.offset, found.deviation, rstd, all.g, all.gx, static_cast<float>(p.c * p.pixels));
 }
 
-__device__ inline void add(Sums& sums, float x, float g, const AdainMap& map, bool relu) {
-  const float d = centred(x, map);
-  if (relu) g = opened(g, d, map);
+__device__ inline void add(Sums& sums, float x, float g, const AdainMap& map, float offset, bool relu) {
+  if (relu) g = opened(g, x, map);
   sums.g += g;
-  sums.gx += g * d;  // the sum's owner multiplies with rstd
+  sums.gx += g * (x - map.origin - offset);  // the sum's owner multiplies with rstd
 }
 
 __device__ inline float gradient_at(float x, float g, const GradientMap& m, bool relu) {
-  const float d = centred(x, m.map);
-  return gradient(relu ? opened(g, d, m.map) : g, d, m);
+  return gradient(relu ? opened(g, x, m.map) : g, x, m);
 }
 
 template <class T, class MapAt>
@@ -61,234 +70,233 @@ __device__ Vector<T> gradient_at(const Vector<T>& x, const Vector<T>& g, MapAt m
   return pack(values, T{});
 }
 
-// ---- sums
+// ---- runs
 
-// NCHW: sums[plane * chunks + chunk].
-template <class T, Scope kScope>
-__global__ void __launch_bounds__(kRunThreads) gradient_sums_of_runs(const Backward p, const Cut cut, Sums* sums) {
-  constexpr int kSize = Vector<T>::kSize;
-  __shared__ Sums scratch[kRunThreads / 32];
-  const int k = blockIdx.x % cut.chunks;
-  const unsigned number = blockIdx.x / cut.chunks, channels = static_cast<unsigned>(p.c);
-  const std::int64_t plane = number, n = kScope == Scope::plane ? 0 : number / channels, c = plane - n * channels;
-  const T* x = static_cast<const T*>(p.x) + plane * p.pixels;
-  const T* g = static_cast<const T*>(p.grad_y) + plane * p.pixels;
-  const float first = to_float(kScope == Scope::plane ? x[0] : x[-c * p.pixels]);
-  const float rstd = saved_rstd<kScope>(p, n, c);
-  const AdainMap map = saved_map<kScope>(p, first, rstd, n, c);
-  const Chunk<T> chunk(run_of(x, p.pixels), k, cut);
-  const bool g_aligned = is_aligned(g + chunk.head), relu = p.style.relu;
+// The loose elements' gradients come to be with their tile.
+template <class T>
+struct RunPair {
+  const T* x;
+  const T* g;
+  RunTile<T> tile;
+  Vector<T> vx[kHalfBatch], vg[kHalfBatch];
 
+  __device__ RunPair(const T* x, const T* g, const Cut& cut, unsigned k, int threads = kThreads)
+      : x(x), g(g), tile(x, cut, k, threads) {
+    tile.load(x, true, vx);
+    tile.load(g, is_aligned(g + tile.begin), vg);
+  }
+};
+
+// Sums of a tile; thread 0 gets them.
+template <class T>
+__device__ Sums sums_of(const RunPair<T>& pair, const AdainMap& map, const Found& found, float rstd, bool relu) {
+  __shared__ Sums scratch[kThreads / 32];
   Sums own[1] = {};
-  for (std::int64_t j = chunk.begin + threadIdx.x; j < chunk.end; j += kShortBatch * kRunThreads) {
-    Vector<T> vx[kShortBatch] = {}, vg[kShortBatch] = {};
 #pragma unroll
-    for (int u = 0; u < kShortBatch; ++u) {
-      const std::int64_t i = j + u * kRunThreads;
-      if (i >= chunk.end) continue;
-      vx[u] = load_vector(x + chunk.at(i));
-      vg[u] = load_part(g + chunk.at(i), g_aligned);
-    }
+  for (int u = 0; u < kHalfBatch; ++u) {
+    if (!pair.tile.has(u)) continue;
 #pragma unroll
-    for (int u = 0; u < kShortBatch; ++u) {
-      if (j + u * kRunThreads >= chunk.end) continue;
-#pragma unroll
-      for (int e = 0; e < kSize; ++e) add(own[0], to_float(element(vx[u], e)), to_float(element(vg[u], e)), map, relu);
+    for (int i = 0; i < Vector<T>::kSize; ++i) {
+      add(own[0], to_float(element(pair.vx[u], i)), to_float(element(pair.vg[u], i)), map, found.offset, relu);
     }
   }
-  if (const std::int64_t i = chunk.loose(); i >= 0) add(own[0], to_float(x[i]), to_float(g[i]), map, relu);
-
-  block_fold(own, 1, scratch);
-  if (threadIdx.x == 0) sums[blockIdx.x] = {own[0].g, own[0].gx * rstd};
+  if (const std::int64_t i = pair.tile.loose(); i >= 0) {
+    add(own[0], to_float(pair.x[i]), to_float(pair.g[i]), map, found.offset, relu);
+  }
+  const Sums all = block_fold(own, 1, scratch);
+  return {all.g, all.gx * rstd};
 }
 
-// NHWC: sums[(n * chunks + chunk) * C + c].
+template <class T>
+__device__ void apply(const RunPair<T>& pair, T* to, const GradientMap& map, bool relu) {
+  const bool aligned = is_aligned(to + pair.tile.begin);
+#pragma unroll
+  for (int u = 0; u < kHalfBatch; ++u) {
+    if (!pair.tile.has(u)) continue;
+    store_part(to + pair.tile.at(u), gradient_at(pair.vx[u], pair.vg[u], [&](int) { return map; }, relu), aligned);
+  }
+  if (const std::int64_t i = pair.tile.loose(); i >= 0) {
+    to[i] = from_float<T>(gradient_at(to_float(pair.x[i]), to_float(pair.g[i]), map, relu));
+  }
+}
+
+// NCHW. A group is a plane, or a sample of C planes; tiles are the planes'. Partial results: [N, C, tiles].
 template <class T, Scope kScope>
-__global__ void __launch_bounds__(kColumnThreads) gradient_sums_of_columns(const Backward p, const Columns columns,
-                                                                           Sums* sums) {
-  constexpr int kSize = Vector<T>::kSize;
-  __shared__ Sums scratch[kColumnThreads / 32 * 2 * kSize];
-  const Column<T> place(columns, blockIdx.x);
-  const T* x = static_cast<const T*>(p.x);
-  const T* g = static_cast<const T*>(p.grad_y);
-  const bool aligned = rows_aligned(x, columns.c), g_aligned = rows_aligned(g, columns.c), relu = p.style.relu;
+struct RunBackward {
+  static constexpr int kBlocks = 4;
+  Backward p;
+  Cut cut;
 
-  AdainMap maps[kSize];
-  const std::int64_t sample = place.n * columns.rows * columns.c;
-#pragma unroll
-  for (int i = 0; i < kSize; ++i) {
-    maps[i] = {};
-    const std::int64_t c = place.channel + i;
-    if (i >= place.count) continue;
-    const float first = to_float(x[kScope == Scope::plane ? sample + c : sample]);
-    maps[i] = saved_map<kScope>(p, first, saved_rstd<kScope>(p, place.n, c), place.n, c);
+  struct Place {
+    std::int64_t plane, kept, style;  // where the plane's statistics and its weight and bias are
+    unsigned tile;
+  };
+  __device__ Place place_of(unsigned group, unsigned k) const {
+    if (kScope == Scope::plane) return {group, group, group, k};
+    const unsigned c = k / cut.tiles;
+    return {group * p.c + c, group, c, k % cut.tiles};
+  }
+  __device__ RunPair<T> pair_of(const Place& place) const {
+    return {static_cast<const T*>(p.x) + place.plane * p.pixels, static_cast<const T*>(p.grad_y) + place.plane * p.pixels,
+            cut, place.tile};
+  }
+  __device__ float origin(unsigned group) const {
+    return to_float(static_cast<const T*>(p.x)[group * (kScope == Scope::plane ? p.pixels : p.c * p.pixels)]);
   }
 
-  Sums own[kSize] = {};
-  for (std::int64_t row = place.row; row < place.end; row += kShortBatch * place.step) {
-    Vector<T> vx[kShortBatch] = {}, vg[kShortBatch] = {};
-#pragma unroll
-    for (int u = 0; u < kShortBatch; ++u) {
-      const std::int64_t i = row + u * place.step;
-      if (i >= place.end) continue;
-      vx[u] = load_part(x + place.at(columns, i), aligned, place.count);
-      vg[u] = load_part(g + place.at(columns, i), g_aligned, place.count);
-    }
-#pragma unroll
-    for (int u = 0; u < kShortBatch; ++u) {
-      if (row + u * place.step >= place.end) continue;
-#pragma unroll
-      for (int e = 0; e < kSize; ++e) {
-        add(own[e], to_float(element(vx[u], e)), to_float(element(vg[u], e)), maps[e], relu);
-      }
-    }
+  __device__ void first(unsigned group, unsigned k) const {
+    const Place place = place_of(group, k);
+    const RunPair<T> pair = pair_of(place);
+    const Found found = kept(p, place.kept);
+    const AdainMap map = map_of<kScope>(origin(group), found, p.style, place.style);
+    const Sums all = sums_of(pair, map, found, rstd_of<kScope>(found, p.style.eps), p.style.relu);
+    if (threadIdx.x == 0) p.partials[place.plane * cut.tiles + place.tile] = all;
   }
 
-  block_fold(own, static_cast<int>(columns.lanes), scratch);
-  if (threadIdx.x < columns.lanes) {
-    Sums* to = sums + (std::int64_t{place.n} * columns.chunks + place.chunk) * columns.c + place.channel;
+  __device__ void finish(unsigned group) const {
+    __shared__ Sums scratch[kThreads / 32];
+    const unsigned tiles = kScope == Scope::plane ? cut.tiles : static_cast<unsigned>(p.c) * cut.tiles;
+    Sums own[1] = {};
+    for (unsigned k = threadIdx.x; k < tiles; k += kThreads) {
+      const Sums part = fresh(p.partials + std::int64_t{group} * tiles + k);
+      const float gamma = kScope == Scope::plane ? 1.0f : p.style.weight[k / cut.tiles];
+      own[0] = combine(own[0], {gamma * part.g, gamma * part.gx});
+    }
+    const Sums all = block_fold(own, 1, scratch);
+    if (threadIdx.x == 0) keep(p, group, all);
+  }
+
+  template <class Wait>
+  __device__ void second(unsigned group, unsigned k, Wait wait) const {
+    const Place place = place_of(group, k);
+    const RunPair<T> pair = pair_of(place);
+    const Found found = kept(p, place.kept);
+    wait();
+    const GradientMap map = gradient_map<kScope>(p, origin(group), found, place.style, fresh(p.found + group));
+    apply(pair, static_cast<T*>(p.grad_x) + place.plane * p.pixels, map, p.style.relu);
+  }
+};
+
+// ---- columns
+
+// NHWC. A group is a slab of a sample's channels, or a sample with all its slabs. Partial results: [N, slabs, tiles,
+// channels of a slab].
+template <class T, Scope kScope, bool kWhole>
+struct ColumnBackward {
+  static constexpr int kBlocks = 2, kSize = Vector<T>::kSize;
+  Backward p;
+  Columns columns;
+
+  __device__ unsigned width() const { return columns.lanes * kSize; }
+
+  struct Place {
+    unsigned sample, slab, tile;
+  };
+  __device__ Place place_of(unsigned group, unsigned k) const {
+    if (kScope == Scope::plane) return {group / columns.slabs, group % columns.slabs, k};
+    return {group, k / columns.tiles, k % columns.tiles};
+  }
+
+  struct Pair {
+    const T* x;
+    Column<T> column;
+    Vector<T> vx[kHalfBatch], vg[kHalfBatch];
+
+    __device__ Pair(const Backward& p, const Columns& c, const Place& place)
+        : x(static_cast<const T*>(p.x)), column(c, place.sample, place.slab, place.tile) {
+      const T* g = static_cast<const T*>(p.grad_y);
+      column.template load<kWhole>(x, kWhole || rows_aligned(x, c.c), vx);
+      column.template load<kWhole>(g, kWhole || rows_aligned(g, c.c), vg);
+    }
+  };
+
+  // The slab's channel that this thread makes the map of, or -1, and its first value.
+  __device__ std::int64_t channel_of(const Place& place) const {
+    const std::int64_t c = std::int64_t{place.slab} * width() + threadIdx.x;
+    return threadIdx.x < width() && c < columns.c ? c : -1;
+  }
+  __device__ float origin(const Place& place, std::int64_t c) const {
+    return to_float(static_cast<const T*>(p.x)[place.sample * columns.rows * columns.c + (kScope == Scope::plane ? c : 0)]);
+  }
+  __device__ std::int64_t plane(const Place& place, std::int64_t c) const { return place.sample * columns.c + c; }
+
+  __device__ void first(unsigned group, unsigned k) const {
+    struct OfChannel {
+      AdainMap map;
+      float offset;
+    };
+    __shared__ OfChannel shared_maps[4 * kSize];
+    __shared__ Sums scratch[kThreads / 32 * 4 * kSize];
+    const Place place = place_of(group, k);
+    const Pair pair(p, columns, place);
+    if (const std::int64_t c = channel_of(place); c >= 0) {
+      const Found found = kept(p, kScope == Scope::plane ? plane(place, c) : place.sample);
+      const std::int64_t style = kScope == Scope::plane ? plane(place, c) : c;
+      shared_maps[threadIdx.x] = {map_of<kScope>(origin(place, c), found, p.style, style), found.offset};
+    }
+    __syncthreads();
+    Sums own[kSize] = {};
 #pragma unroll
     for (int i = 0; i < kSize; ++i) {
-      if (i < place.count) to[i] = {own[i].g, own[i].gx * saved_rstd<kScope>(p, place.n, place.channel + i)};
-    }
-  }
-}
-
-// Sums over a sample, every channel's weighted with its gamma. `channel_of(i)` is the channel of the sample's i-th
-// partial result. Every thread of the block gets them; `scratch`: one element a warp.
-template <class ChannelOf>
-__device__ Sums weighted_total(const Sums* sums, unsigned count, const float* gamma, ChannelOf channel_of,
-                               Sums* scratch) {
-  Sums own[1] = {};
-  for (unsigned i = threadIdx.x; i < count; i += blockDim.x) {
-    const float weight = gamma[channel_of(i)];
-    own[0] = combine(own[0], {weight * sums[i].g, weight * sums[i].gx});
-  }
-  block_fold(own, 1, scratch);
-  return own[0];
-}
-
-// ---- gradient to x
-
-// Of plane (n, c): from the plane's sums, or from the weighted ones of the sample.
-template <Scope kScope>
-__device__ GradientMap gradient_map(const Backward& p, float first, const Sums& all, std::int64_t n, std::int64_t c,
-                                    bool writer) {
-  const float rstd = saved_rstd<kScope>(p, n, c);
-  const AdainMap map = saved_map<kScope>(p, first, rstd, n, c);
-  if (kScope == Scope::sample) {
-    return sample_gradient(map, p.deviation[n], rstd, all.g, all.gx, static_cast<float>(p.c * p.pixels));
-  }
-  if (writer) {
-    if (p.grad_weight) p.grad_weight[n * p.c + c] = all.gx;
-    if (p.grad_bias) p.grad_bias[n * p.c + c] = all.g;
-  }
-  return plane_gradient(map, rstd, all.g, all.gx, static_cast<float>(p.pixels));
-}
-
-// NCHW; the last chunks first, whose x and g were read last.
-template <class T, Scope kScope>
-__global__ void __launch_bounds__(kRunThreads) gradient_of_runs(const Backward p, const Cut cut, const Sums* sums) {
-  __shared__ Sums scratch[kRunThreads / 32];
-  const unsigned block = gridDim.x - 1 - blockIdx.x;
-  const int k = block % cut.chunks;
-  const unsigned number = block / cut.chunks, channels = static_cast<unsigned>(p.c);
-  const std::int64_t plane = number, n = kScope == Scope::plane ? 0 : number / channels, c = plane - n * channels;
-  const T* x = static_cast<const T*>(p.x) + plane * p.pixels;
-  const T* g = static_cast<const T*>(p.grad_y) + plane * p.pixels;
-  T* to = static_cast<T*>(p.grad_x) + plane * p.pixels;
-
-  Sums all[1] = {};
-  if (kScope == Scope::plane) {
-    for (int i = threadIdx.x; i < cut.chunks; i += kRunThreads) all[0] = combine(all[0], sums[plane * cut.chunks + i]);
-    block_fold(all, 1, scratch);
-  } else {
-    const unsigned chunks = static_cast<unsigned>(cut.chunks);
-    all[0] = weighted_total(sums + n * p.c * chunks, channels * chunks, p.style.weight,
-                            [&](unsigned i) { return i / chunks; }, scratch);
-  }
-  const float first = to_float(kScope == Scope::plane ? x[0] : x[-c * p.pixels]);
-  const GradientMap map = gradient_map<kScope>(p, first, all[0], n, c, threadIdx.x == 0 && k == 0);
-
-  const Chunk<T> chunk(run_of(x, p.pixels), k, cut);
-  const bool g_aligned = is_aligned(g + chunk.head), to_aligned = is_aligned(to + chunk.head), relu = p.style.relu;
-  for (std::int64_t j = chunk.begin + threadIdx.x; j < chunk.end; j += kShortBatch * kRunThreads) {
-    Vector<T> vx[kShortBatch] = {}, vg[kShortBatch] = {};
+      const OfChannel at = shared_maps[threadIdx.x % columns.lanes * kSize + i];
 #pragma unroll
-    for (int u = 0; u < kShortBatch; ++u) {
-      const std::int64_t i = j + u * kRunThreads;
-      if (i >= chunk.end) continue;
-      vx[u] = load_vector(x + chunk.at(i));
-      vg[u] = load_part(g + chunk.at(i), g_aligned);
+      for (int u = 0; u < kHalfBatch; ++u) {
+        if (!pair.column.has(u)) continue;
+        add(own[i], to_float(element(pair.vx[u], i)), to_float(element(pair.vg[u], i)), at.map, at.offset, p.style.relu);
+      }
     }
-#pragma unroll
-    for (int u = 0; u < kShortBatch; ++u) {
-      const std::int64_t i = j + u * kRunThreads;
-      if (i >= chunk.end) continue;
-      store_part(to + chunk.at(i), gradient_at(vx[u], vg[u], [&](int) { return map; }, relu), to_aligned);
+    const Sums all = block_fold(own, static_cast<int>(columns.lanes), scratch);
+    if (threadIdx.x < width()) {
+      const std::int64_t c = channel_of(place);
+      const float rstd =
+          c < 0 ? 0.0f : rstd_of<kScope>(kept(p, kScope == Scope::plane ? plane(place, c) : place.sample), p.style.eps);
+      const std::int64_t tile = (std::int64_t{place.sample} * columns.slabs + place.slab) * columns.tiles + place.tile;
+      p.partials[tile * width() + threadIdx.x] = c < 0 ? Sums{} : Sums{all.g, all.gx * rstd};
     }
-  }
-  if (const std::int64_t i = chunk.loose(); i >= 0) {
-    to[i] = from_float<T>(gradient_at(to_float(x[i]), to_float(g[i]), map, relu));
-  }
-}
-
-// NHWC; the last chunks first.
-template <class T, Scope kScope>
-__global__ void __launch_bounds__(kColumnThreads) gradient_of_columns(const Backward p, const Columns columns,
-                                                                      const Sums* sums) {
-  constexpr int kSize = Vector<T>::kSize;
-  __shared__ Sums scratch[kColumnThreads / 32 * 2 * kSize];
-  __shared__ GradientMap shared_maps[2 * kSize];
-  const Column<T> place(columns, gridDim.x - 1 - blockIdx.x);
-  const T* x = static_cast<const T*>(p.x);
-  const T* g = static_cast<const T*>(p.grad_y);
-  T* to = static_cast<T*>(p.grad_x);
-
-  const unsigned width = columns.lanes * kSize, channels = static_cast<unsigned>(columns.c);
-  const std::int64_t c = std::int64_t{place.slab} * width + threadIdx.x % width;
-  const std::int64_t sample = place.n * columns.rows * columns.c;
-  sums += place.n * columns.c * columns.chunks;
-  Sums all[1] = {};
-  if (kScope == Scope::plane) {
-    for (unsigned k = threadIdx.x / width; k < columns.chunks && c < columns.c; k += columns.threads / width) {
-      all[0] = combine(all[0], sums[k * columns.c + c]);
-    }
-    block_fold(all, static_cast<int>(width), scratch);
-  } else {
-    all[0] = weighted_total(sums, channels * columns.chunks, p.style.weight,
-                            [&](unsigned i) { return i % channels; }, scratch);
-  }
-  if (threadIdx.x < width && c < columns.c) {
-    const float first = to_float(x[kScope == Scope::plane ? sample + c : sample]);
-    shared_maps[threadIdx.x] = gradient_map<kScope>(p, first, all[0], place.n, c, place.chunk == 0);
-  }
-  __syncthreads();
-  GradientMap maps[kSize];
-#pragma unroll
-  for (int i = 0; i < kSize; ++i) {
-    maps[i] = i < place.count ? shared_maps[threadIdx.x % columns.lanes * kSize + i] : GradientMap{};
   }
 
-  const bool aligned = rows_aligned(x, columns.c), g_aligned = rows_aligned(g, columns.c);
-  const bool to_aligned = rows_aligned(to, columns.c), relu = p.style.relu;
-  for (std::int64_t row = place.row; row < place.end; row += kShortBatch * place.step) {
-    Vector<T> vx[kShortBatch] = {}, vg[kShortBatch] = {};
-#pragma unroll
-    for (int u = 0; u < kShortBatch; ++u) {
-      const std::int64_t i = row + u * place.step;
-      if (i >= place.end) continue;
-      vx[u] = load_part(x + place.at(columns, i), aligned, place.count);
-      vg[u] = load_part(g + place.at(columns, i), g_aligned, place.count);
+  __device__ void finish(unsigned group) const {
+    __shared__ Sums scratch[kThreads / 32 * 4 * kSize];
+    const unsigned tiles = kScope == Scope::plane ? columns.tiles : columns.tiles * columns.slabs;
+    Sums own[1] = {};
+    for (unsigned k = threadIdx.x / width(); k < tiles; k += kThreads / width()) {
+      const Sums part = fresh(p.partials + (std::int64_t{group} * tiles + k) * width() + threadIdx.x % width());
+      const std::int64_t c = std::int64_t{k / columns.tiles} * width() + threadIdx.x % width();
+      const float gamma = kScope == Scope::plane ? 1.0f : c < columns.c ? p.style.weight[c] : 0.0f;
+      own[0] = combine(own[0], {gamma * part.g, gamma * part.gx});
     }
-#pragma unroll
-    for (int u = 0; u < kShortBatch; ++u) {
-      const std::int64_t i = row + u * place.step;
-      if (i >= place.end) continue;
-      store_part(to + place.at(columns, i), gradient_at(vx[u], vg[u], [&](int e) { return maps[e]; }, relu), to_aligned,
-                 place.count);
+    const Sums all = block_fold(own, kScope == Scope::plane ? static_cast<int>(width()) : 1, scratch);
+    if (kScope == Scope::sample) {
+      if (threadIdx.x == 0) p.found[group] = all;
+    } else if (const Place place = place_of(group, 0); channel_of(place) >= 0) {
+      keep(p, plane(place, channel_of(place)), all);
     }
   }
-}
+
+  template <class Wait>
+  __device__ void second(unsigned group, unsigned k, Wait wait) const {
+    __shared__ GradientMap shared_maps[4 * kSize];
+    const Place place = place_of(group, k);
+    const Pair pair(p, columns, place);
+    wait();
+    if (const std::int64_t c = channel_of(place); c >= 0) {
+      const std::int64_t at = kScope == Scope::plane ? plane(place, c) : place.sample;
+      shared_maps[threadIdx.x] =
+          gradient_map<kScope>(p, origin(place, c), kept(p, at), kScope == Scope::plane ? at : c, fresh(p.found + at));
+    }
+    __syncthreads();
+    GradientMap maps[kSize];
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) maps[i] = shared_maps[threadIdx.x % columns.lanes * kSize + i];
+    T* to = static_cast<T*>(p.grad_x);
+    const bool aligned = kWhole || rows_aligned(to, columns.c);
+#pragma unroll
+    for (int u = 0; u < kHalfBatch; ++u) {
+      if (!pair.column.has(u)) continue;
+      pair.column.template store<kWhole>(
+          to, u, gradient_at(pair.vx[u], pair.vg[u], [&](int i) { return maps[i]; }, p.style.relu), aligned);
+    }
+  }
+};
 
 }  // namespace ldf

@@ -1,29 +1,23 @@
-// How blocks share a dense tensor [N, C, H, W], and how threads walk over their part of it 16 bytes at a time.
+// How a dense tensor [N, C, H, W] is cut into tiles that a block holds in registers, 16 bytes at a time.
 //
-// NCHW: a plane, or a whole sample, is a run of neighbours; chunks of a run go to different blocks.
-// NHWC: a sample has H*W rows of C channels; a block takes a slab of up to 32 bytes of channels (a sector, the least
-// that memory moves) and a chunk of the rows. Its threads stand in `lanes` columns and walk down the rows.
+// NCHW: a plane, or a whole sample, is a run of neighbours, and a tile a piece of it.
+// NHWC: a sample has H*W rows of C channels; a tile is a slab of up to 64 bytes of channels (two sectors, the least that
+// large GPUs read) and a number of rows. Its threads stand in `lanes` columns and have rows below each other.
 #pragma once
 
 #include <algorithm>
 
 #include "dtype.h"
 #include "status.h"
+#include "two_steps.cuh"
 
 namespace ldf {
 
-constexpr int kRunThreads = 256;
-constexpr int kColumnThreads = 512;
-constexpr int kBatch = 4;        // vectors a thread has in flight
-constexpr int kShortBatch = 2;   // and where there are two tensors, or maps for each of its channels
+constexpr int kBatch = 8;  // vectors of a thread, of all tensors read: all of them are under way before the first is used
 
-// Sizes below were chosen by reasoning for the large GPUs (132 or 148 SMs, 40 MB and more of L2); any value is right.
-constexpr std::int64_t kBlocks = 144;                  // one for every SM
-constexpr std::int64_t kLotBytes = 16 * 1024 * 1024;  // read, then read again: what should still be in L2
-constexpr std::int64_t kChunkBytes = kRunThreads * kBatch * 16;
-constexpr std::int64_t kMostBlocks = 0x7fffffff;       // of a grid
+constexpr std::int64_t kLotBytes = 12 * 1024 * 1024;  // read, and read again two lots later; any value is right
 
-LDF_HD inline std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+LDF_HD constexpr std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 constexpr std::int64_t ratio_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -57,139 +51,163 @@ __device__ void store_part(T* to, const Vector<T>& vector, bool aligned, int cou
 
 // ---- runs
 
-// A run of `count` elements: up to the first aligned address of x one by one, then vectors, then one by one.
-struct Run {
-  std::int64_t count, vectors;
-  int head;  // elements before the first vector
+// How runs of one length are cut into tiles. Given, not divided out in every block: 64-bit divisions are slow.
+struct Cut {
+  std::int64_t count;  // elements of a run
+  unsigned tiles;
+  int length;  // vectors of a tile; the last ones may get fewer or none
 };
 
-template <class T>
-__device__ Run run_of(const T* first, std::int64_t count) {
-  const int head = static_cast<int>(least(elements_to_alignment(first), count));
-  return {count, (count - head) / Vector<T>::kSize, head};
+// For threads that hold `batch` vectors of the run each.
+inline Cut cut_of(std::int64_t count, Dtype type, int batch) {
+  const std::int64_t vectors = ratio_up(count * size_of(type), 16);
+  const std::int64_t tiles = ratio_up(vectors, batch * kThreads);
+  return {count, static_cast<unsigned>(tiles), static_cast<int>(ratio_up(vectors, tiles))};
 }
 
-// How runs of one length are cut. Lengths are given, not divided out in every block: 64-bit divisions are slow.
-struct Cut {
-  int chunks;
-  std::int64_t length;  // vectors of a chunk; the last ones may get fewer or none
-};
-
-// Chunk `k` of a run: the vectors [begin, end), and the loose elements if it is the first or the last.
+// Tile `k` of a run that begins at `run`: up to the first aligned address elements one by one, then vectors, then one
+// by one again; these loose elements are the first and the last tile's.
 template <class T>
-struct Chunk {
-  std::int64_t begin, end;
-  int head;           // of the run: where vector 0 starts
-  int heads, tails;   // loose elements of this chunk
-  std::int64_t tail;  // where those behind start
+struct RunTile {
+  std::int64_t begin;  // of the tile's vectors, in elements
+  int vectors;
+  int heads, tails;
+  std::int64_t tail;  // where the tails begin
+  int threads;        // of the block
 
-  __device__ Chunk(const Run& run, int k, const Cut& cut)
-      : begin(least(k * cut.length, run.vectors)),
-        end(least(begin + cut.length, run.vectors)),
-        head(run.head),
-        heads(k == 0 ? run.head : 0),
-        tails(0),
-        tail(run.head + run.vectors * Vector<T>::kSize) {
-    if (k == cut.chunks - 1) tails = static_cast<int>(run.count - tail);
+  __device__ RunTile(const T* run, const Cut& cut, unsigned k, int threads = kThreads) : threads(threads) {
+    constexpr int kSize = Vector<T>::kSize;
+    const int head = static_cast<int>(least(elements_to_alignment(run), cut.count));
+    const std::int64_t all = (cut.count - head) / kSize, first = least(std::int64_t{k} * cut.length, all);
+    begin = head + first * kSize;
+    vectors = static_cast<int>(least(cut.length, all - first));
+    tail = head + all * kSize;
+    heads = k == 0 ? head : 0;
+    tails = k == cut.tiles - 1 ? static_cast<int>(cut.count - tail) : 0;
   }
 
-  __device__ std::int64_t count() const { return (end - begin) * Vector<T>::kSize + heads + tails; }
-
-  // Where vector j starts in the run.
-  __device__ std::int64_t at(std::int64_t j) const { return head + j * Vector<T>::kSize; }
+  __device__ float count() const { return static_cast<float>(vectors * Vector<T>::kSize + heads + tails); }
 
   // The loose element that this thread sees to, or -1.
   __device__ std::int64_t loose() const {
     const int i = threadIdx.x;
     return i < heads ? i : i < heads + tails ? tail + (i - heads) : -1;
   }
-};
 
-// Chunks for each of `runs` runs: enough blocks to fill the GPU a few times, none of them tiny. Those who need a run's
-// statistics read one partial result a chunk, hence the bound.
-inline Cut cut_of(std::int64_t runs, std::int64_t count, Dtype type) {
-  const std::int64_t wanted = ratio_up(8 * kBlocks, runs);
-  const std::int64_t most = ratio_up(count * size_of(type), kChunkBytes);
-  const auto chunks = std::clamp<std::int64_t>(std::min(wanted, most), 1, 512);
-  return {static_cast<int>(chunks), ratio_up(ratio_up(count * size_of(type), 16), chunks)};
-}
+  // Whether this thread has an `u`-th vector, and where.
+  __device__ bool has(int u) const { return static_cast<int>(threadIdx.x) + u * threads < vectors; }
+  __device__ std::int64_t at(int u) const {
+    return begin + static_cast<int>(threadIdx.x) * Vector<T>::kSize + u * threads * Vector<T>::kSize;
+  }
+
+  template <int kCount>
+  __device__ void load(const T* run, bool aligned, Vector<T> (&v)[kCount]) const {
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) v[u] = has(u) ? load_part(run + at(u), aligned) : Vector<T>{};
+  }
+};
 
 // ---- columns
 
 struct Columns {
   std::int64_t rows, c;    // of a sample
-  std::int64_t length;     // rows of a chunk; the last ones may get fewer or none
-  unsigned slabs, chunks;  // of the channels, of the rows
-  unsigned lanes;          // vectors beside each other in a slab, 1 or 2
-  unsigned threads;        // of a block: a power of two from 32 to kColumnThreads
+  unsigned slabs, tiles;   // of the channels; of the rows of a slab
+  unsigned lanes;          // vectors beside each other in a slab: 1, 2 or 4
+  int length;              // rows of a tile; the last ones may get fewer or none
 };
 
-// As many chunks as fill the GPU: generously while few partial results come of it, else one block for every SM.
-inline Columns columns_of(std::int64_t n, std::int64_t c, std::int64_t rows, Dtype type) {
-  const int size = static_cast<int>(16 / size_of(type));
-  const int lanes = c > size ? 2 : 1;
-  const std::int64_t slabs = ratio_up(c, lanes * size);
-  const std::int64_t several = ratio_up(4 * kBlocks, n * slabs);
-  const std::int64_t one = ratio_up(kBlocks, n * slabs);
-  const std::int64_t most = ratio_up(rows, 2 * kColumnThreads / lanes);
-  const std::int64_t chunks = std::min({several, std::max<std::int64_t>(one, 16), most});
-  const std::int64_t length = ratio_up(rows, chunks);
-  unsigned threads = 32;
-  while (threads < kColumnThreads && threads < length * lanes) threads *= 2;
-  return {rows, c, length, static_cast<unsigned>(slabs), static_cast<unsigned>(chunks), static_cast<unsigned>(lanes),
-          threads};
+inline Columns columns_of(std::int64_t c, std::int64_t rows, Dtype type, int batch) {
+  const std::int64_t size = 16 / size_of(type), vectors = ratio_up(c, size);
+  const std::int64_t lanes = vectors > 2 ? 4 : vectors;
+  const std::int64_t tiles = ratio_up(rows, batch * kThreads / lanes);
+  return {rows, c, static_cast<unsigned>(ratio_up(vectors, lanes)), static_cast<unsigned>(tiles),
+          static_cast<unsigned>(lanes), static_cast<int>(ratio_up(rows, tiles))};
 }
 
-// This thread's place: rows [row, end) in steps of `step` of sample n, `count` channels from `channel` on.
+// This thread's column of a tile: rows row, row + step, ... < length of it; `count` channels from `channel` on.
 template <class T>
 struct Column {
-  unsigned slab, chunk, n;
-  int step, count;  // count: 0 beside the last channel
-  std::int64_t row, end, channel;
+  int row, length, step, count;  // count: 0 beside the last channel
+  unsigned channel;
+  std::int64_t first;  // element of row `row`
+  std::int64_t apart;  // elements from one of the thread's rows to its next
+  int shift;           // which halves kThreads down to `step`
 
-  __device__ Column(const Columns& c, unsigned block)
-      : slab(block % c.slabs),  // neighbours in memory are neighbours in time
-        chunk(block / c.slabs % c.chunks),
-        n(block / c.slabs / c.chunks),
-        step(static_cast<int>(blockDim.x / c.lanes)),
-        row(chunk * c.length + threadIdx.x / c.lanes),
-        end(least((chunk + 1) * c.length, c.rows)),
-        channel((std::int64_t{slab} * c.lanes + threadIdx.x % c.lanes) * Vector<T>::kSize) {
+  __device__ Column(const Columns& c, std::int64_t sample, unsigned slab, unsigned k) {
+    shift = c.lanes >> 1;  // of 1, 2, 4
+    const int lane = threadIdx.x & (c.lanes - 1);
+    row = threadIdx.x >> shift;
+    step = kThreads >> shift;
+    channel = (slab * c.lanes + lane) * Vector<T>::kSize;
+    const std::int64_t begin = least(std::int64_t{k} * c.length, c.rows);
+    length = static_cast<int>(least(c.length, c.rows - begin));
+    first = (sample * c.rows + begin + row) * c.c + channel;
+    apart = step * c.c;
     const std::int64_t left = c.c - channel;
     count = static_cast<int>(left < 0 ? 0 : least(left, Vector<T>::kSize));
   }
 
-  // Where a row's channels of this thread start.
-  __device__ std::int64_t at(const Columns& c, std::int64_t r) const { return (n * c.rows + r) * c.c + channel; }
+  __device__ int rows() const { return row < length ? ((length - row - 1) << shift) / kThreads + 1 : 0; }
+  __device__ bool has(int u) const { return row + u * step < length; }
+  __device__ std::int64_t at(int u) const { return first + u * apart; }
+
+  // `kWhole`: all rows and slabs are whole vectors at aligned addresses.
+  template <bool kWhole>
+  __device__ Vector<T> load_one(const T* tensor, int u, bool aligned) const {
+    if (!has(u)) return {};
+    return kWhole ? load_vector(tensor + at(u)) : load_part(tensor + at(u), aligned, count);
+  }
+  template <bool kWhole, int kCount>
+  __device__ void load(const T* tensor, bool aligned, Vector<T> (&v)[kCount]) const {
+    if (kWhole && rows() == kCount) {
+      const T* from = tensor + first;
+#pragma unroll
+      for (int u = 0; u < kCount; ++u, from += apart) v[u] = load_vector(from);
+      return;
+    }
+#pragma unroll
+    for (int u = 0; u < kCount; ++u) v[u] = load_one<kWhole>(tensor, u, aligned);
+  }
+
+  template <bool kWhole>
+  __device__ void store(T* tensor, int u, const Vector<T>& v, bool aligned) const {
+    if (kWhole) {
+      store_vector(tensor + at(u), v);
+    } else {
+      store_part(tensor + at(u), v, aligned, count);
+    }
+  }
 };
 
 // Whether every row of a tensor starts at an aligned address.
 template <class T>
-__device__ bool rows_aligned(const T* tensor, std::int64_t c) {
-  return c % Vector<T>::kSize == 0 && is_aligned(tensor);
+LDF_HD bool rows_aligned(const T* tensor, std::int64_t c) {
+  return c % Vector<T>::kSize == 0 && elements_to_alignment(tensor) == 0;
 }
 
-__device__ inline float rows_in(const Columns& c, unsigned chunk) {
-  return static_cast<float>(least((chunk + 1) * c.length, c.rows) - least(chunk * c.length, c.rows));
+// Whether slabs of these tensors are whole vectors.
+template <class T>
+bool whole_slabs(const Columns& columns, std::initializer_list<const void*> tensors) {
+  return columns.c % (columns.lanes * Vector<T>::kSize) == 0 &&
+         std::all_of(tensors.begin(), tensors.end(),
+                     [&](const void* t) { return rows_aligned(static_cast<const T*>(t), columns.c); });
 }
 
-// ---- lots
-
-// How many of `total` planes (or samples) of `bytes` each go together, so that what reads them a second time finds
-// them in L2; all lots are about equal.
-inline std::int64_t lot_of(std::int64_t total, std::int64_t bytes) {
-  const std::int64_t most = std::clamp<std::int64_t>(kLotBytes / bytes, 1, total);
-  return ratio_up(total, ratio_up(total, most));
+__device__ inline float rows_in(const Columns& c, unsigned tile) {
+  return static_cast<float>(least(c.length, c.rows - least(std::int64_t{tile} * c.length, c.rows)));
 }
 
-// Calls run(first, count) for every lot, until one is refused.
-template <class Run>
-Status each_lot(std::int64_t total, std::int64_t lot, Run run) {
-  for (std::int64_t first = 0; first < total; first += lot) {
-    if (const Status status = run(first, std::min(lot, total - first)); !status.ok()) return status;
-  }
-  return {};
+// ---- groups
+
+// Groups of `bytes` each in lots; all lots are about equal.
+inline Plan plan_of(std::int64_t groups, std::int64_t bytes, std::int64_t first, std::int64_t second) {
+  const std::int64_t most = std::clamp<std::int64_t>(kLotBytes / bytes, 1, groups), lots = ratio_up(groups, most);
+  const std::int64_t lot = ratio_up(groups, lots);
+  return {static_cast<unsigned>(groups), static_cast<unsigned>(first), static_cast<unsigned>(second),
+          static_cast<unsigned>(ratio_up(groups, lot)), static_cast<unsigned>(lot)};
 }
+
+constexpr std::int64_t kMostGroups = 0x7fffffff;
 
 // ---- types
 

@@ -1,63 +1,57 @@
 #include "sample_norm.h"
 
-#include "launch.cuh"
 #include "norm_forward.cuh"
 
 namespace ldf {
 namespace {
 
-// Samples normalised together, and how the blocks share them: as runs for the moments, in either layout, since a
-// sample is one run; as planes or columns for the map, which differs between channels.
+// A group is a sample. Its moments are a run's in either layout; the map, which differs between channels, is laid on in
+// tiles of planes or of slabs.
 struct Split {
-  std::int64_t lot;
   Cut samples, planes;
   Columns columns;
-};
+  Plan plan;
+  std::int64_t progress, found, partials;  // bytes of the workspace's parts, multiples of 16
 
-Split split_of(Dtype type, std::int64_t n, std::int64_t c, std::int64_t pixels) {
-  Split s{};
-  s.lot = lot_of(n, c * pixels * size_of(type));
-  s.samples = cut_of(s.lot, c * pixels, type);
-  s.planes = cut_of(s.lot * c, pixels, type);
-  s.columns = columns_of(s.lot, c, pixels, type);
-  return s;
-}
+  Split(Layout layout, Dtype type, std::int64_t n, std::int64_t c, std::int64_t pixels)
+      : samples(cut_of(c * pixels, type, kBatch)),
+        planes(cut_of(pixels, type, kBatch)),
+        columns(columns_of(c, pixels, type, kBatch)),
+        plan(plan_of(n, c * pixels * size_of(type), samples.tiles,
+                     layout == Layout::nchw ? c * planes.tiles : std::int64_t{columns.slabs} * columns.tiles)),
+        progress(progress_bytes(n)),
+        found(ratio_up(n, 2) * 16),
+        partials(ratio_up(n * samples.tiles, 2) * 16) {}
+  std::int64_t bytes() const { return progress + found + partials; }
+};
 
 template <class T>
 Status sample_norm(const SampleNormParams& params, Stream stream) {
-  const std::int64_t pixels = params.h * params.w, size = params.c * pixels;
-  const bool nchw = params.layout == Layout::nchw;
-  const Split s = split_of(params.type, params.n, params.c, pixels);
-  auto* partials = static_cast<Partial*>(params.workspace);
-
-  return each_lot(params.n, s.lot, [&](std::int64_t first, std::int64_t count) -> Status {
-    const auto* x = static_cast<const T*>(params.x) + first * size;
-    const Forward part{x, nullptr, static_cast<T*>(params.y) + first * size, count, params.c, pixels,
-                       {params.gamma, params.beta, static_cast<float>(params.eps), params.relu},
-                       params.offset ? params.offset + first : nullptr, params.std ? params.std + first : nullptr,
-                       partials, s.samples};
-    const std::int64_t blocks =
-        nchw ? count * params.c * s.planes.chunks : count * s.columns.chunks * s.columns.slabs;
-    if (blocks > kMostBlocks) return {cudaErrorInvalidValue, "sample_norm_apply", "sample_norm_cuda (channels)"};
-    const auto grid = static_cast<unsigned>(blocks);
-
-    const Status status = launch("sample_norm_moments", run_moments<T>, static_cast<unsigned>(count * s.samples.chunks),
-                                 kRunThreads, 0, stream, x, size, s.samples, partials);
-    if (!status.ok()) return status;
-    if (nchw) {
-      return launch("sample_norm_apply", apply_runs<T, Scope::sample>, grid, kRunThreads, 0, stream, part, s.planes);
-    }
-    return launch("sample_norm_apply", apply_columns<T, Scope::sample>, grid, s.columns.threads, 0, stream, part,
-                  s.columns);
-  });
+  const std::int64_t pixels = params.h * params.w;
+  const Split s(params.layout, params.type, params.n, params.c, pixels);
+  char* workspace = static_cast<char*>(params.workspace);
+  const Forward p{params.x, nullptr, params.y, params.c, pixels,
+                  {params.gamma, params.beta, static_cast<float>(params.eps), params.relu},
+                  params.offset, params.std, reinterpret_cast<Partial*>(workspace + s.progress + s.found),
+                  reinterpret_cast<Found*>(workspace + s.progress)};
+  if (params.n > kMostGroups) return {cudaErrorInvalidValue, "sample_norm", "sample_norm_cuda (samples)"};
+  if (params.layout == Layout::nchw) {
+    return launch_two_steps("sample_norm", RunForward<T, Scope::sample>{{p, s.samples}, s.planes}, s.plan, workspace,
+                            stream);
+  }
+  if (whole_slabs<T>(s.columns, {params.x, params.y})) {
+    return launch_two_steps("sample_norm", ColumnForward<T, Scope::sample, true>{{p, s.samples}, s.columns}, s.plan,
+                            workspace, stream);
+  }
+  return launch_two_steps("sample_norm", ColumnForward<T, Scope::sample, false>{{p, s.samples}, s.columns}, s.plan,
+                          workspace, stream);
 }
 
 }  // namespace
 
 std::int64_t sample_norm_workspace(const SampleNormParams& p) {
   if (p.n == 0 || p.c == 0) return 0;
-  const Split s = split_of(p.type, p.n, p.c, p.h * p.w);
-  return s.lot * s.samples.chunks * static_cast<std::int64_t>(sizeof(Partial));
+  return Split(p.layout, p.type, p.n, p.c, p.h * p.w).bytes();
 }
 
 Status sample_norm_cuda(const SampleNormParams& params, Stream stream) {

@@ -170,6 +170,7 @@ inline unsigned atomicInc(unsigned* at, unsigned last) {
 }
 
 inline void __threadfence() {}
+inline void __nanosleep(unsigned) {}
 inline void __threadfence_block() {}
 template <class T> T __ldg(const T* p) { return *p; }
 template <class T> T __ldcs(const T* p) { return *p; }
