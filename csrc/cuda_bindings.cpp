@@ -281,7 +281,8 @@ py::object to_device(const py::array& host, const std::string& dtype, int device
   return call.run([&](Stream on) -> Status {
     if (made.bytes() == 0) return {};
     const cudaError_t code = cudaMemcpyAsync(made.data, host.data(), static_cast<std::size_t>(made.bytes()), cudaMemcpyHostToDevice, on);
-    return {static_cast<int>(code), "copy to the GPU", "cudaMemcpyAsync"};
+    if (code != cudaSuccess) return {static_cast<int>(code), "copy to the GPU", "cudaMemcpyAsync"};
+    return {static_cast<int>(wait_if_pinned(host.data(), on)), "copy to the GPU", "copy from pinned memory"};
   });
 }
 

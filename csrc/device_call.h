@@ -163,8 +163,9 @@ class Call {
   void* upload(const void* host, std::int64_t bytes) {
     expect_no_capture();
     void* to = workspace(bytes);
-    // pageable memory is copied away before the call returns
-    if (to) check(cudaMemcpyAsync(to, host, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+    if (!to) return nullptr;
+    check(cudaMemcpyAsync(to, host, static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+    check(wait_if_pinned(host, stream_), "copy from pinned memory");
     return to;
   }
 

@@ -37,6 +37,14 @@ inline void check(const Status& status) {
     raise_cuda(std::string("kernel \"") + status.kernel + "\": " + status.call, static_cast<cudaError_t>(status.code));
 }
 
+// After a copy from host memory that was asked for on a stream. From pageable memory it is copied away when the call
+// returns; from pinned memory it is read later, by when its owner may have changed it.
+inline cudaError_t wait_if_pinned(const void* host, cudaStream_t stream) {
+  cudaPointerAttributes at{};
+  const cudaError_t code = cudaPointerGetAttributes(&at, host);
+  return code != cudaSuccess || at.type != cudaMemoryTypeHost ? code : cudaStreamSynchronize(stream);
+}
+
 // Makes a device the current one for a scope.
 class DeviceScope {
  public:

@@ -127,6 +127,7 @@ class OwnStream {
 
 // Host memory that the device reads and writes by itself, as uint8 [bytes].
 inline py::array_t<std::uint8_t> pinned(std::size_t bytes, int device) {
+  if (bytes == 0) return py::array_t<std::uint8_t>(0);
   const DeviceScope current(device);
   void* data = nullptr;
   check(cudaMallocHost(&data, bytes), "cudaMallocHost");

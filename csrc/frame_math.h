@@ -1,5 +1,4 @@
-// The arithmetic of pixels, for CPU and CUDA alike. Products and quotients are functions because nvcc would otherwise
-// merge a product into the sum after it: rounded one by one, both sides agree to the bit whatever the flags.
+// The arithmetic of pixels, for CPU and CUDA alike, the same to the bit.
 #pragma once
 
 #include <cstdint>
@@ -8,36 +7,13 @@
 #include "common.h"
 #include "dtype.h"
 #include "frame.h"
+#include "rounded.h"
 
 #if defined(__SSE__) && !defined(__CUDACC__)
 #include <xmmintrin.h>
 #endif
 
 namespace ldf {
-
-LDF_HD inline float product(float a, float b) {
-#ifdef __CUDA_ARCH__
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-
-LDF_HD inline double product(double a, double b) {
-#ifdef __CUDA_ARCH__
-  return __dmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
-
-LDF_HD inline float quotient(float a, float b) {
-#ifdef __CUDA_ARCH__
-  return __fdiv_rn(a, b);
-#else
-  return a / b;
-#endif
-}
 
 // A sample at an address that is aligned on a GPU, and may not be on a CPU.
 template <class T>

@@ -5,18 +5,9 @@
 
 #include "common.h"
 #include "dtype.h"
+#include "rounded.h"
 
 namespace ldf {
-
-// A product that is rounded before anything is added to it. Compilers may otherwise fuse it with a sum, and then a
-// value at the edge of a bin would be counted in one bin on a CPU and in its neighbour on a GPU.
-LDF_HD inline float product(float a, float b) {
-#ifdef __CUDA_ARCH__
-  return __fmul_rn(a, b);
-#else
-  return a * b;
-#endif
-}
 
 struct BoxMap {
   float half;     // of the box's side, in pixels

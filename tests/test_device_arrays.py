@@ -415,6 +415,17 @@ def test_a_consumer_waits_for_the_result_and_the_memory_for_the_consumer(streams
     assert streams() == [*at_the_end, f"free on {STREAM}"]
 
 
+def test_pinned_memory_is_read_before_the_call_returns(streams):
+    pinned = sys.modules["pyldfusion._cuda"].pinned(64, 0)
+    pinned[:] = 7
+    streams()
+    from_pinned = cuda.to_device(pinned, stream=STREAM)
+    assert streams() == [f"wait for {STREAM}"]
+    from_pageable = cuda.to_device(np.full(64, 7, np.uint8), stream=STREAM)  # which CUDA copies away itself
+    assert streams() == []
+    np.testing.assert_array_equal(cuda.to_host(from_pinned), cuda.to_host(from_pageable))
+
+
 def test_an_interface_may_have_been_used_anywhere(streams):
     result = cuda.to_device(noise(50), stream=STREAM)
     assert result.__cuda_array_interface__["stream"] == STREAM

@@ -328,6 +328,7 @@ constexpr std::size_t kGuard = 256;
 std::mutex memory;
 std::map<const char*, std::size_t> allocated, freed;
 std::deque<const char*> gone;  // the keys of `freed`, oldest first
+std::map<const char*, std::size_t> pinned;
 
 std::string stream_log;  // guarded by `memory`
 
@@ -657,9 +658,16 @@ cudaError_t cudaMallocFromPoolAsync(void** pointer, std::size_t bytes, cudaMemPo
   return cudaMalloc(pointer, bytes);
 }
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
-  return (*pointer = std::malloc(bytes)) ? cudaSuccess : remember(cudaErrorMemoryAllocation);
+  if (!(*pointer = std::malloc(bytes))) return remember(cudaErrorMemoryAllocation);
+  const std::lock_guard<std::mutex> lock(memory);
+  pinned[static_cast<const char*>(*pointer)] = bytes;
+  return cudaSuccess;
 }
-cudaError_t cudaFreeHost(void* pointer) { return std::free(pointer), cudaSuccess; }
+cudaError_t cudaFreeHost(void* pointer) {
+  const std::lock_guard<std::mutex> lock(memory);
+  pinned.erase(static_cast<const char*>(pointer));
+  return std::free(pointer), cudaSuccess;
+}
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
   return std::memmove(to, from, bytes), cudaSuccess;
 }
@@ -675,12 +683,12 @@ cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* all) {
   return *free = *all = std::size_t{1} << 30, cudaSuccess;
 }
-// The host's memory is the device's: any address is device memory, but for what cudaFree has taken back.
+// The host's memory is the device's: any address is device memory, but for pinned memory and what cudaFree has taken back.
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* to, const void* pointer) {
   const std::lock_guard<std::mutex> lock(memory);
   *to = cudaPointerAttributes{};
   const bool gone = !holder(allocated, pointer) && holder(freed, pointer);
-  to->type = gone ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice;
+  to->type = gone ? cudaMemoryTypeUnregistered : holder(pinned, pointer) ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
   to->device = gone ? -2 : 0;
   to->devicePointer = gone ? nullptr : const_cast<void*>(pointer);
   return cudaSuccess;
@@ -690,7 +698,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* to, const void* poin
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = nullptr, cudaSuccess; }
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return *stream = nullptr, cudaSuccess; }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return note("wait for " + name_of(stream)), cudaSuccess; }
 cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   note(name_of(stream) + " waits for " + name_of(reinterpret_cast<cudaStream_t*>(event)[0]));
