@@ -36,6 +36,7 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             ("us", "µs", ".1f"),
             ("gb_s", "GB/s", ".0f"),
             ("of_copy", "of copy", ".0%"),
+            ("of_same_copy", "of a copy of this size", ".0%"),
             ("torch_us", "torch, µs", ".1f"),
             ("times_torch", "x torch", ".2f"),
         ),
