@@ -1,7 +1,7 @@
 """AdaIN and the decoder's norm: time, share of the copy bandwidth, and the usual torch ways beside.
 
-At the network's own sizes, a few megabytes, a launch takes as long as the bytes: no kernel comes near the bandwidth of a
-copy of 1 GiB. So a copy of the same tensor in the same way is timed as well.
+At the network's own sizes, a few megabytes, a launch takes as long as the bytes: no kernel comes near the bandwidth of
+a copy of 1 GiB. So a copy of the same tensor in the same way is timed as well.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def measure(
 ) -> None:
     """Ours and the fastest of torch's ways; torch's backward is what it adds to the forward before it.
 
-    ``sets`` are tensors like x, of which the second is written to; ``moved`` are the bytes that ours must read and write.
+    ``sets`` are tensors like x, of which the second is written to; ``moved``, the bytes that ours must read and write.
     """
     seconds = bench.clock.seconds([lambda tensors=tensors: ours(*tensors) for tensors in sets])
     copied = bench.clock.seconds([lambda tensors=tensors: tensors[1].copy_(tensors[0]) for tensors in sets], budget=0.3)
