@@ -385,7 +385,9 @@ def main(argv: list[str]) -> int:
     }
     print(", ".join(f"{key} {value}" for key, value in about.items()))
     found = race(config, device, options.rounds)
-    peaks = {side: memory(options, side) for side in SIDES}
+    report: dict[str, Any] = {"environment": about, **found, "peak_mb": {}}
+    write(options.json, report)  # at once: for what follows there may be no time
+    report["peak_mb"] = peaks = {side: memory(options, side) for side in SIDES}
     print("\n| way | s a step | steps/s | peak MB | loss |\n|---|---:|---:|---:|---:|")
     for side in SIDES:
         seconds = found[f"{side}_s"]
@@ -395,14 +397,17 @@ def main(argv: list[str]) -> int:
         f"{found['rounds']} rounds); losses differ by at most {found['largest_relative_difference_of_losses']:.2%}; "
         f"{found['patches_kept']:.0%} of the patches kept"
     )
-    report = {"environment": about, **found, "peak_mb": peaks}
     if options.profile:
         report["profile"] = seen = profile(config, device, max(3, options.rounds // 2))
         print("\n| part | ms | GFLOP |\n|---|---:|---:|")
         for row in seen["parts"]:
             print(f"| {row['part']} | {row['ms']:.0f} | {row['gflop']:.1f} |")
         print(f"\nfloor of the arithmetic: {seen['floor_ms']:.0f} ms; {seen['patches_encoded']} patches encoded")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    write(options.json, report)
     return 0
+
+
+def write(path: Path | None, report: dict[str, Any]) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + "\n")

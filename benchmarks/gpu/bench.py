@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -46,7 +47,8 @@ def run(results: Results, deadline: Deadline, options: argparse.Namespace) -> bo
             print(f"{name} failed: {type(error).__name__}: {error}")
             fine = False
         if bench.clock.cuda:
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # what torch says after a recording that failed
+                torch.cuda.empty_cache()
     return fine
 
 
@@ -60,7 +62,7 @@ def train(bench: Bench) -> None:
         if bench.quick:
             command += ["--batch", "1", "--patches", "2", "--rounds", "1"]
         code, _ = checks.run(command, limit=bench.deadline.left)
-        if code:
+        if not report.is_file():
             raise RuntimeError(f"python -m benchmarks train ended with {code}")
         found = json.loads(report.read_text())
     about = found["environment"]

@@ -131,7 +131,7 @@ def authors_fuse(
     dtype = torch.float16 if half else torch.float32
     network = network.to(dtype=dtype, memory_format=layout)
     if compile:
-        network = torch.compile(network)
+        network = torch.compile(network, dynamic=False)  # else the second size would be compiled for any size
 
     @torch.inference_mode()
     def luma(ir: Tensor, y: Tensor) -> Tensor:
@@ -204,9 +204,13 @@ def profile(bench: Bench) -> None:
             bench.clock.synchronize()
     rows = sorted(_device_times(seen), key=lambda row: -row[1])
     whole = sum(us for _, us, _ in rows)
-    for name, us, calls in rows[:12]:
-        short = name.replace("|", "/")[:90]
-        bench.results.record("profile", short, {"us": us / count, "share": us / whole, "calls": calls // count})
+    short: dict[str, list[float]] = {}  # names that begin alike are one row
+    for name, us, calls in rows:
+        found = short.setdefault(name.replace("void ", "").replace("at::native::", "").replace("|", "/")[:90], [0, 0])
+        found[0], found[1] = found[0] + us, found[1] + calls
+    bench.results.sections.pop("profile", None)  # kernels of an earlier run
+    for name, (us, calls) in sorted(short.items(), key=lambda row: -row[1][0])[:16]:
+        bench.results.record("profile", name, {"us": us / count, "share": us / whole, "calls": round(calls / count)})
 
 
 def _device_times(seen: Any) -> Iterator[tuple[str, float, int]]:

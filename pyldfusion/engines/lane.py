@@ -61,8 +61,10 @@ def current(stream: Any, device: torch.device) -> AbstractContextManager[None]:
     if stream is None or device.type != "cuda":
         return nullcontext()
     if not isinstance(stream, torch.cuda.Stream):
-        handle = getattr(stream, "cuda_stream", getattr(stream, "ptr", stream))  # ours, CuPy's, a number
-        stream = torch.cuda.ExternalStream(int(handle), device)
+        handle = int(getattr(stream, "cuda_stream", getattr(stream, "ptr", stream)))  # ours, CuPy's, a number
+        # both name the legacy default stream; of 0 torch would make a stream of its own, and it refuses 1
+        legacy = handle in (0, 1)
+        stream = torch.cuda.default_stream(device) if legacy else torch.cuda.ExternalStream(handle, device)
     return torch.cuda.stream(stream)
 
 

@@ -43,6 +43,8 @@ SHAPES = 64
 #: Part of the memory free at opening that recorded graphs may take. The rest is for batches that are not recorded,
 #: for staging and for everybody else on the GPU.
 GRAPH_SHARE = 0.5
+#: What libraries say that find no memory; the last one is torch's where no algorithm of cuDNN finds room to work in.
+NO_MEMORY = r"out of memory|ALLOC(ATION)?_FAILED|cudaErrorMemoryAllocation|unable to find an engine"
 
 
 class Mark(Protocol):
@@ -273,10 +275,11 @@ class Pipeline(ABC):
         for slot in self._slots:
             with suppress(EngineError):  # it is its owner's
                 slot.settle()
-        self._release()
-        self._slots.clear()
-        self._unload()
-        self._give_back()
+        with self._errors():  # no memory is given back while another engine records
+            self._release()
+            self._slots.clear()
+            self._unload()
+            self._give_back()
 
     def _send(self, slot: Slot, ir: NDArray[np.uint8], vis: NDArray[np.uint8]) -> None:
         """Send a batch all the way through the device."""
@@ -400,7 +403,7 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, EngineError) and not isinstance(error, CudaError):
             return False
-        if re.search(r"out of memory|ALLOC_FAILED|cudaErrorMemoryAllocation", str(error), re.IGNORECASE):
+        if re.search(NO_MEMORY, str(error), re.IGNORECASE):
             return True
         error = error.__cause__ or error.__context__
     return False

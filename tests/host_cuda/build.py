@@ -43,6 +43,8 @@ ADDRESS = ("-fsanitize=address", "-fno-omit-frame-pointer", "-g1")
 
 def missing() -> str:
     """Why kernels cannot be emulated here; empty when they can."""
+    if os.environ.get("PYLDFUSION_EMULATION") == "0":
+        return "the emulation is turned off (PYLDFUSION_EMULATION=0)"
     if not sys.platform.startswith("linux"):
         return "host CUDA needs Linux"
     if not shutil.which("g++"):
@@ -95,8 +97,14 @@ def module(*, address: bool = False) -> ModuleType:
     library = build(*sorted(CSRC.glob("*.cu")), bindings=CSRC / "cuda_bindings.cpp", address=address)
     spec = importlib.util.spec_from_file_location("_cuda", library.with_name("_cuda.so"))
     assert spec is not None and spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    # Its own library before what the whole process has: a torch with CUDA brings the real runtime's functions.
+    before = sys.getdlopenflags()
+    sys.setdlopenflags(os.RTLD_NOW | (0 if address else os.RTLD_DEEPBIND))  # AddressSanitizer refuses the latter
+    try:
+        made = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(made)
+    finally:
+        sys.setdlopenflags(before)
     made.host = ctypes.CDLL(str(library))  # type: ignore[attr-defined]
     return made
 
@@ -188,7 +196,8 @@ def _link(objects: list[Path], bindings: bool, final: Path, address: bool) -> No
     with tempfile.TemporaryDirectory(dir=final.parent.parent) as folder:
         made = Path(folder) / "made"
         made.mkdir()
-        _run(("g++", "-shared", *sanitize, *objects[: len(objects) - bindings], "-o", made / NAME))
+        own = "-Wl,-Bsymbolic"  # for the same reason as in module()
+        _run(("g++", "-shared", own, *sanitize, *objects[: len(objects) - bindings], "-o", made / NAME))
         if bindings:
             runtime = (f"-L{made}", f"-l:{NAME}", "-Wl,-rpath,$ORIGIN")
             _run(("g++", "-shared", *sanitize, objects[-1], *runtime, "-o", made / "_cuda.so"))
