@@ -6,6 +6,7 @@ They are applied to a copy when a graph is exported or run, never to stored weig
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from .generator import ContentEncoder, Generator, SampleNorm, StyleFusion
 
-__all__ = ["BlockConv", "InPrecision", "for_inference", "zero_dead_biases"]
+__all__ = ["BlockConv", "InPrecision", "drop_dead_biases", "for_inference", "zero_dead_biases"]
 
 
 def for_inference(generator: Generator) -> Generator:
@@ -30,11 +31,22 @@ def zero_dead_biases(generator: Generator) -> None:
     The function is the same. The figures are not: published weights have channels whose mean is far above their
     spread, and runtimes that compute a variance in one pass, or activations in 16 bits, lose digits there.
     """
+    for conv in _before_norms(generator):
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+
+def drop_dead_biases(generator: Generator) -> None:
+    """Take those biases away, in place: torch adds a bias in a pass of its own behind cuDNN's convolution."""
+    for conv in _before_norms(generator):
+        conv.bias = None
+
+
+def _before_norms(generator: Generator) -> Iterator[nn.Conv2d]:
+    """The convolutions that an instance norm or AdaIN follows."""
     for module in generator.modules():
         if isinstance(module, (ContentEncoder, StyleFusion)):
-            for conv in module.modules():
-                if isinstance(conv, nn.Conv2d) and conv.bias is not None:
-                    nn.init.zeros_(conv.bias)
+            yield from (conv for conv in module.modules() if isinstance(conv, nn.Conv2d))
 
 
 class BlockConv(nn.Module):

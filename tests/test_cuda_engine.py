@@ -265,6 +265,26 @@ class TestArrays:
                 torch.full((240, 320, 3), 7, dtype=torch.uint8, device="cuda")
                 assert torch.equal(copy.cpu(), expected)
 
+    def test_every_name_of_the_default_stream(self, fuser):
+        """0 and 1 are the legacy default stream, on which the frames come late."""
+        ir, vis = (torch.from_numpy(random_frame(i, (240, 320, 3)[: 2 + i], "uint8")).cuda() for i in (0, 1))
+        for _ in range(2):
+            expected = fuser.fuse(ir, vis)
+        for stream in (0, 1, torch.cuda.default_stream(), torch.cuda.default_stream().cuda_stream):
+            late = torch.zeros_like(vis)
+            torch.cuda._sleep(20_000_000)
+            late.copy_(vis)
+            assert torch.equal(fuser.fuse(ir, late, stream=stream), expected)
+
+    def test_arrays_and_streams_of_cupy(self, fuser):
+        cupy = pytest.importorskip("cupy")
+        ir, vis = random_frame(0, (48, 64), "uint8"), random_frame(1, (48, 64, 3), "uint8")
+        expected = fuser.fuse(ir, vis)
+        for stream in (cupy.cuda.Stream.null, cupy.cuda.Stream(non_blocking=True)):
+            with stream:
+                fused = fuser.fuse(cupy.asarray(ir), cupy.asarray(vis), stream=stream)
+                assert np.array_equal(cupy.asnumpy(cupy.from_dlpack(fused)), expected)
+
     def test_host_and_device_frames_take_turns(self, fuser):
         ir, vis = random_frame(1, (120, 160), "uint8"), random_frame(2, (120, 160, 3), "uint8")
         there = torch.from_numpy(ir).cuda(), torch.from_numpy(vis).cuda()

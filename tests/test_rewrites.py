@@ -1,4 +1,4 @@
-"""Reflection that leaves tensors channels last: the same numbers as torch's, and no copies in the 16-bit network."""
+"""What inference rewrites: the same numbers as torch's, tensors that stay channels last, no pass for what is zero."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from pyldfusion import torch_ops  # noqa: E402
 from pyldfusion.generator import load_generator  # noqa: E402
-from pyldfusion.rewrites import InPrecision, ReflectChannelsLast, for_inference  # noqa: E402
+from pyldfusion.rewrites import InPrecision, ReflectChannelsLast, drop_dead_biases, for_inference  # noqa: E402
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 
@@ -63,3 +63,13 @@ def test_the_16_bit_network_stays_channels_last(variant, monkeypatch):
 def test_the_network_in_32_bits_keeps_torchs_reflection():
     network = InPrecision(for_inference(load_generator("lite")), torch.float32)
     assert not any(isinstance(module, ReflectChannelsLast) for module in network.modules())
+
+
+@pytest.mark.parametrize("variant", ["lite", "full"])
+def test_biases_that_norms_remove_go_and_nothing_changes(variant):
+    ir, vis = torch.rand(2, 1, 1, 40, 56, generator=torch.Generator().manual_seed(1))
+    zeros, none = (for_inference(load_generator(variant)) for _ in range(2))
+    drop_dead_biases(none)
+    with torch.no_grad():
+        assert torch.equal(none(ir, vis), zeros(ir, vis))
+    assert len(list(none.parameters())) < len(list(zeros.parameters())) - 10

@@ -270,7 +270,8 @@ def test_the_network_compiles_whole(everywhere, device):
     generator = network("full", device=device)
     compiled = torch.compile(generator, fullgraph=True, backend="aot_eager" if device == "cpu" else "inductor")
     ir, vis = pair(device=device)
-    expected, result = generator(ir, vis), compiled(ir, vis)
+    with torch.backends.cudnn.flags(allow_tf32=False):  # which would make much of the last digits that differ
+        expected, result = generator(ir, vis), compiled(ir, vis)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-5 if device == "cpu" else 1e-4)
     for fused in (expected, result):
         generator.zero_grad()

@@ -20,7 +20,7 @@ from ..errors import EngineError, PyldfusionError
 from ..frame_graph import FrameGraph
 from ..generator import load_generator
 from ..gpu_image import GpuPair
-from ..rewrites import InPrecision, for_inference
+from ..rewrites import InPrecision, drop_dead_biases, for_inference
 from .lane import SENDING, Lane, Recording, Slot, current, own_mode, record, settings
 from .pipeline import Pipeline, Shape
 
@@ -54,7 +54,9 @@ class CudaEngine(Pipeline):
         self.torch_device = _with_index(torch.device(device))
         try:
             with own_mode(self.torch_device):
-                network = InPrecision(for_inference(load_generator(artefact)), DTYPES[precision])
+                generator = for_inference(load_generator(artefact))
+                drop_dead_biases(generator)
+                network = InPrecision(generator, DTYPES[precision])
                 self._network = FrameGraph(network).to(self.torch_device).requires_grad_(False)
             lanes = [Lane(self.torch_device) for _ in range(3)]
             super().__init__(lanes, [Slot(self.torch_device) for _ in range(self.depth)], self._free_bytes())

@@ -173,12 +173,12 @@ def _no_garbage_collection() -> Iterator[None]:
 @contextmanager
 def settings(*, search: bool) -> Iterator[None]:
     """torch's switches for the whole process, ours for a moment: convolutions in fp32 without TF32, which is torch's
-    default for them, and whether cuDNN ``search``es.
+    default for them, alike at every run, and whether cuDNN ``search``es.
 
     Searching times every algorithm for a convolution of a new shape, which is worth while for what is then recorded.
     """
     cudnn = torch.backends.cudnn
-    ours: list[tuple[Any, str, object]] = [(cudnn, "benchmark", search)]
+    ours: list[tuple[Any, str, object]] = [(cudnn, "benchmark", search), (cudnn, "deterministic", True)]
     if hasattr(cudnn, "conv"):  # torch 2.9; reading the older switch fails for who has set this one
         ours.append((cudnn.conv, "fp32_precision", "ieee"))
     else:
