@@ -3,7 +3,7 @@
 #
 #   PYTHON       the interpreter to start from                    (python3)
 #   VENV         where the virtual environment goes               (.venv)
-#   TORCH_INDEX  an index to take torch from, for a CPU-only or a CUDA build; empty: pip's own
+#   TORCH_INDEX  an index to take torch and torchvision from, for a CPU-only or a CUDA build; empty: pip's own
 #   CONSTRAINTS  file with the versions that are known to work    (constraints.txt; empty: newest)
 #   JOBS         how many tests `make test` runs at a time        (the CPU's cores, at most 4)
 #   STAGES       what `make gpu` does             (build test sanitize bench; further: train endure)
@@ -90,7 +90,7 @@ $(VENV)/.runtime: $(BIN)/python $(SOURCES)
 	touch $@
 
 $(VENV)/.torch: $(BIN)/python constraints.txt
-	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch $(if $(TORCH_INDEX),torchvision)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch $(SOURCES)

@@ -88,7 +88,9 @@ def load_author_files(paths: Sequence[str | Path]) -> dict[str, Tensor]:
             IndexError,
             zipfile.BadZipFile,
         ) as error:
-            reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+            words = [] if isinstance(error, pickle.UnpicklingError) else str(error).strip().splitlines()[:1]
+            # what torch says of pickles is how to load them unsafely
+            reason = ": ".join([type(error).__name__, *words])
             raise ArtefactError(
                 f"{path} is not a weight file that can be read safely ({reason}); expected the authors' "
                 "Enc_final.pt and Dec_final.pt (LDFusion) or final.pt (LD-Lite)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import operator
@@ -83,7 +84,8 @@ class Fuser:
             every frame by its own 0.5 and 99.5 percentiles.
         registration: how infrared lies on visible frames: a :class:`~pyldfusion.registration.Registration`, a
             calibration or the path of one. Pairs may then be as the cameras gave them, of two sizes and views: infrared
-            is laid onto the visible frame first. None takes registered pairs.
+            is laid onto the visible frame first. None takes pairs that show the same view; infrared of fewer or more
+            pixels is resized.
         temporal: for videos: seconds over which the network's statistics are averaged, so that what stands still is
             drawn the same from frame to frame (docs/video.md). Frames are then fused in order, in one thread. The first
             one, and what follows a cut, is as without. None fuses every frame alone.
@@ -207,9 +209,10 @@ class Fuser:
         Args:
             ir: infrared, HxW, HxWx1 or HxWx3; uint8, uint16 or float in [0, 1]. Three channels that differ (a
                 palette) are turned to luma, with one warning.
-            vis: visible, HxW, HxWx1 or HxWx3, of the same size where there is no registration; uint8, uint16 or float
-                in [0, 1]. Any size from 16x16, any strides. The network sees 8 bits of it; uint16 and float keep
-                theirs, because what fusion changes in the luma is added to the original.
+            vis: visible, HxW, HxWx1 or HxWx3, of the same aspect where there is no registration (2 % is allowed: the
+                infrared is resized); uint8, uint16 or float in [0, 1]. Any size from 16x16, any strides. The network
+                sees 8 bits of it; uint16 and float keep theirs, because what fusion changes in the luma is added to the
+                original.
             out: where to write the result: of vis's shape and dtype, any strides. It may be ``vis`` itself.
             color: the order of channels for this call, instead of the Fuser's.
             thermal: the range of a uint16 ``ir`` for this call, instead of the Fuser's.
@@ -384,7 +387,7 @@ class Fuser:
         color = self._color if color is None else check_color(color)
         counts = self._thermal if thermal is None else check_range(thermal)
         cover = matrix = None
-        registration = self._registration if homography is None else self._registration_of(homography)
+        registration = self._registration_for(ir, vis, homography)
         if registration is not None:
             ir, vis = check_frame("ir", ir), check_frame("vis", vis)
             sizes = (ir.shape[1], ir.shape[0]), (vis.shape[1], vis.shape[0])
@@ -405,6 +408,14 @@ class Fuser:
                 stacklevel=3,
             )
         return Pair(infrared_to_8bit(ir, color, counts), Visible(vis, color), vis, cover, matrix)
+
+    def _registration_for(self, ir: Any, vis: Any, homography: Any) -> Registration | None:
+        """The call's, the Fuser's, or for frames of two sizes what only resizes; None where pixels lie on pixels."""
+        if homography is not None:
+            return self._registration_of(homography)
+        if self._registration is None and _sizes_differ(ir, vis):
+            return _resizing()
+        return self._registration
 
     def _registration_of(self, homography: Any) -> Registration:
         """That of one call; most calls give the one before again."""
@@ -488,7 +499,7 @@ class Fuser:
                 f"{self._artefact.path.name} was exported with --warp and takes NumPy arrays; for arrays of a GPU "
                 "export it without: infrared is laid on before the graph"
             )
-        registration = self._registration if homography is None else self._registration_of(homography)
+        registration = self._registration_for(ir, vis, homography)
         with self._lock:
             fused = cast(PipelinedEngine, self._open()).fuse_arrays(ir, vis, out, color, counts, stream, registration)
         return fused if out is None else out
@@ -518,6 +529,21 @@ def _open_registration(given: Registration | Calibration | str | Path | None) ->
     from .registration import as_registration
 
     return as_registration(given)
+
+
+def _sizes_differ(ir: Any, vis: Any) -> bool:
+    """False also where one is no array, which is found out later."""
+    try:
+        return tuple(ir.shape[:2]) != tuple(vis.shape[:2])
+    except (AttributeError, TypeError):
+        return False
+
+
+@functools.cache
+def _resizing() -> Registration:
+    from .registration import Registration
+
+    return Registration()
 
 
 def _default_model(device: str | None, engine: str | None) -> tuple[str, str]:

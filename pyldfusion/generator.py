@@ -286,6 +286,8 @@ def load_generator(source: Artefact | str | Path) -> Generator:
         ArtefactError: not a file of this network; says which tensors are missing, unknown or of a wrong shape.
     """
     artefact = source if isinstance(source, Artefact) else open_artefact(source)
+    if artefact.kind == "method":
+        raise ArtefactError(f"{artefact.path} has no network; expected {', '.join(VARIANTS)}, or a file of one")
     if artefact.variant not in VARIANTS:
         raise ArtefactError(
             f"{artefact.path} does not say which network it holds (variant: {artefact.variant!r}, expected one of "

@@ -128,11 +128,24 @@ def check_out(out: Any, vis: NDArray[Any]) -> None:
 
 
 def is_palette(ir: NDArray[Any]) -> bool:
-    """Whether an infrared frame's three channels differ: a false-colour picture, not a measurement."""
-    if ir.ndim == 2 or ir.shape[2] == 1:
+    """Whether an infrared frame is in false colours, not a measurement.
+
+    Grey that went through a video codec is not, though its channels differ by a few levels: of a palette more than one
+    pixel in a hundred has channels that are 16 levels apart. One pixel in sixteen is looked at.
+    """
+    if _is_grey(ir):
         return False
-    blue, green, red = (ir[..., channel] for channel in range(3))
-    return not (np.array_equal(blue, green) and np.array_equal(green, red))
+    some = ir[::4, ::4].astype(np.float32)
+    level = {"u1": 1.0, "u2": 257.0}.get(ir.dtype.str[1:], 1 / 255)
+    return float(np.mean(np.ptp(some, axis=2) > 16 * level)) > 0.01
+
+
+def _is_grey(frame: NDArray[Any]) -> bool:
+    """One channel, or three that are equal."""
+    if frame.ndim == 2 or frame.shape[2] == 1:
+        return True
+    blue, green, red = (frame[..., channel] for channel in range(3))
+    return np.array_equal(blue, green) and np.array_equal(green, red)
 
 
 def infrared_to_8bit(
@@ -148,7 +161,7 @@ def infrared_to_8bit(
     Returns:
         uint8 [H,W], C-contiguous; ``ir`` itself where it is that already.
     """
-    plane = _luma(ir, color) if is_palette(ir) else ir if ir.ndim == 2 else ir[..., 0]
+    plane = ir if ir.ndim == 2 else ir[..., 0] if _is_grey(ir) else _luma(ir, color)
     if plane.dtype == np.uint16:
         return to_8bit(plane, thermal)
     return _to_8bit(plane)

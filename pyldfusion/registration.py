@@ -192,7 +192,8 @@ class Registration:
             raise InputError(
                 f"infrared of {ir[0]}x{ir[1]} and visible of {vis[0]}x{vis[1]} differ by more than 2 % in "
                 "aspect, so they show different views; give --calibration FILE (pyldfusion calibrate makes it) or "
-                "--homography FILE (3x3, infrared to visible pixels), or --resize to stretch the infrared all the same"
+                "--homography FILE (3x3, infrared to visible pixels), or --resize to stretch the infrared all the same "
+                "(in Python: Fuser(registration=))"
             )
         return resizing(ir, vis), None, None
 

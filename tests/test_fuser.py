@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pyldfusion import Fuser, fuser
 from pyldfusion.artefact import BUNDLED, WEIGHTS
 from pyldfusion.errors import ArtefactError, DtypeError, EngineError, InputError, PyldfusionError
+from pyldfusion.registration import Registration
 
 from .test_image import DTYPES, in_levels, random_frame
 
@@ -62,6 +63,17 @@ class TestForms:
         for form in (ir[..., None], np.repeat(ir[..., None], 3, 2), ir / 255, (ir / 255).astype(np.float32)):
             assert same(lite.fuse(form, vis), expected)
         assert same(lite.fuse(ir.astype(np.uint16) * 257, vis, thermal=(0, 65535)), expected)
+
+    @pytest.mark.parametrize("size", [40, 61])
+    def test_infrared_of_another_size_is_resized(self, lite, pair, size):
+        ir, vis = pair
+        height, width = vis.shape[:2]
+        other = cv2.resize(ir, (round(size * width / height), size))
+        expected = lite.fuse(Registration().place(other, (width, height))[0], vis)
+        assert same(lite.fuse(other, vis), expected)
+        assert same(next(lite.stream([(other, vis)])), expected)
+        with pytest.raises(InputError, match=r"differ by more than 2 % in aspect.*Fuser\(registration=\)"):
+            lite.fuse(other[:, : other.shape[1] // 2], vis)
 
     def test_rgb_is_bgr_turned_round(self, lite, pair, models):
         ir, vis = pair
@@ -227,7 +239,7 @@ class TestBatch:
             ([(20, 20)] * 2, [(20, 20)], "2 frames and viss has 1"),
             ([(20, 20), (24, 20)], [(20, 20), (24, 20)], r"viss\[1\]"),
             ([(20, 20), (20, 20)], [(20, 20), (20, 20, 3)], r"viss\[1\]"),
-            ([(20, 20)], [(20, 24)], "ir is 20x20 and vis is 24x20"),
+            ([(20, 20)], [(20, 24)], "infrared of 20x20 and visible of 24x20"),
         ],
     )
     def test_pairs_that_do_not_belong_together(self, lite, irs, viss, words):

@@ -105,6 +105,18 @@ def test_infrared_in_three_equal_channels_is_one(dtype):
     assert np.array_equal(infrared_to_8bit(three), expected)
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 1), (np.uint16, 257), (np.float32, 1 / 255)])
+def test_grey_that_a_codec_has_tinted_is_no_palette(dtype, scale):
+    """Decoded infrared videos have channels a constant few levels apart; a logo in colour is no palette either."""
+    grey = np.random.default_rng(0).integers(8, 248, (120, 160))
+    tinted = np.stack([grey, grey - 3, grey + 2], -1)
+    tinted[:6, :12] = (0, 0, 250)
+    frame = (tinted * scale).astype(dtype)
+    assert not image.is_palette(frame)
+    plane = infrared_to_8bit(frame, "bgr", (0, 65535) if dtype == np.uint16 else None)
+    assert np.abs(plane[8:].astype(int) - grey[8:]).max() <= 3
+
+
 @pytest.mark.parametrize("color", image.COLORS)
 def test_a_palette_is_its_luma(color):
     grey = random_frame(9, (24, 40), "uint8")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..calibration.drift import Drift
 from ..errors import InputError, did_you_mean
-from ..media import grey_if_grey
+from ..image import is_palette
 from ..registration import Registration
 from ..thermal import GainControl
 from .corrections import ColumnNoise, DeadPixels, Freeze
@@ -154,11 +154,12 @@ class Preparer:
         """The infrared frame in 8 bits, at its own size."""
         if self._last is not None and self._last[0] is frame:  # held: once is enough
             return self._last[1]
-        image = grey_if_grey(self._layout(frame.image))
+        image = self._layout(frame.image)
         if image.ndim == 3:
-            self._events.tell(
-                "ir in colours", "ir: false colours; give the camera's white-hot or 16-bit output instead"
-            )
+            if is_palette(image):
+                self._events.tell(
+                    "ir in colours", "ir: false colours; give the camera's white-hot or 16-bit output instead"
+                )
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
         if self._dead is not None:
             image = self._dead(image)

@@ -171,7 +171,6 @@ def video() -> Iterator[Check]:
     yield Check("video", "OpenCV", "ok", cv2.__version__)
     advice = {
         "FFMPEG": "needed for video files: pip install opencv-python-headless",
-        "GStreamer": "needed for CSI cameras: use the system's OpenCV (JetPack's, or apt install python3-opencv)",
         "v4l/v4l2": "needed for USB cameras",
     }
     for name, command in advice.items():
@@ -182,10 +181,10 @@ def video() -> Iterator[Check]:
     yield _try_video()
     gstreamer = machine.first_line(["gst-launch-1.0", "--version"])
     yield Check("video", "GStreamer", "ok" if gstreamer else "missing", gstreamer or "gst-launch-1.0 is not installed",
-                "" if gstreamer else "needed for network streams: apt install gstreamer1.0-tools")  # fmt: skip
+                "" if gstreamer else "to try pipelines by hand: apt install gstreamer1.0-tools")  # fmt: skip
     gi = importlib.util.find_spec("gi") is not None
     yield Check("video", "PyGObject", "ok" if gi else "missing", "installed" if gi else "not installed",
-                "" if gi else "needed for GStreamer from Python: apt install python3-gi")  # fmt: skip
+                "" if gi else "needed for csi://, gst:// and H.264: pip install 'pyldfusion[gstreamer]'")  # fmt: skip
 
 
 def _try_video() -> Check:

@@ -301,7 +301,7 @@ def _choose_device(device: str | None, engine: str | None) -> str:
 
 def _checked_device(device: str) -> str:
     if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        hint = did_you_mean(device, ("cpu", "cuda"), 0.5)
+        hint = did_you_mean({"gpu": "cuda", "nvidia": "cuda"}.get(str(device).lower(), device), ("cpu", "cuda"), 0.5)
         raise InputError(f"unknown device {device!r}; expected cpu, cuda or cuda:N{hint}")
     return device
 
