@@ -330,7 +330,7 @@ class Fuser:
             InputError, DtypeError, EngineError: as :meth:`fuse`, when the pair is reached; ``times`` that end before
                 the pairs do.
         """
-        prepared = (self._prepare(ir, vis, color, thermal, homography) for ir, vis in pairs)
+        prepared = (self._prepare(*_both(pair), color, thermal, homography) for pair in pairs)
         return self._pipeline(prepared, 1, None if times is None else _each(times))
 
     def warmup(self, size: tuple[int, int] = (640, 480), batch: int = 1) -> None:
@@ -512,6 +512,15 @@ def _frames(name: str, frames: Any) -> list[Any]:
         raise InputError(
             f"{name} is a {type(frames).__name__}; expected a list of frames or an array [N,...]"
         ) from error
+
+
+def _both(pair: Any) -> tuple[Any, Any]:
+    try:
+        ir, vis = pair
+    except (TypeError, ValueError):
+        what = f"an array {list(pair.shape)}" if isinstance(pair, np.ndarray) else f"a {type(pair).__name__}"
+        raise InputError(f"pairs has {what} in it; expected two frames each, as in stream([(ir, vis)])") from None
+    return ir, vis
 
 
 def _each(times: Iterable[float]) -> Iterator[float]:

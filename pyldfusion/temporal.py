@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,8 +52,13 @@ class Past:
         Args:
             ir: uint8 [H,W].
             vis: uint8 [H,W,3].
-            time: seconds, of any clock; one that runs back begins anew.
+            time: seconds, of any clock; one that runs back, or NaN, begins anew.
+
+        Raises:
+            InputError: a time that is no number.
         """
+        if not isinstance(time, numbers.Real):
+            raise InputError(f"time is {time!r}; expected a number of seconds")
         before, step, shape = self._thumbnails, time - self._time, self._shape
         self._thumbnails = [
             cv2.resize(frame, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32) for frame in (ir, vis)

@@ -207,6 +207,12 @@ class TestThermal:
             assert same(fresh.fuse(cv2.cvtColor(palette, cv2.COLOR_BGR2GRAY), vis), fused)
 
 
+@pytest.mark.parametrize("pairs", [[1, 2], [(1, 2, 3)], np.zeros((2, 20, 30), np.uint8)])
+def test_a_stream_is_of_pairs(lite, pairs):
+    with pytest.raises(InputError, match=r"pairs has .* in it; expected two frames each"):
+        list(lite.stream(pairs))
+
+
 class TestBatch:
     """Several pairs."""
 
