@@ -150,7 +150,7 @@ def test_weights_of_the_past():
     assert past.weight(grey + np.uint8(CUT - 1), colour, 10.6) == pytest.approx(math.exp(-0.2))
     assert past.weight(grey + np.uint8(2 * CUT), colour, 10.7) == 0
     assert past.weight(grey, colour, math.nan) == 0
-    with pytest.raises(InputError, match="time is '0.1'; expected a number of seconds"):
+    with pytest.raises(InputError, match=r"time is '0\.1'; expected a number of seconds"):
         past.weight(grey, colour, "0.1")
     for seconds in (0, -1, math.inf, math.nan, "1", True):
         with pytest.raises(InputError, match=r"temporal is .*expected seconds"):
