@@ -170,6 +170,38 @@ def test_lenses_are_found_from_tilted_views():
         find_lens([view.ir + rng.normal(0, 5, view.ir.shape) for view in views], (7, 5), SIZE, "infrared")
 
 
+@pytest.mark.parametrize("tilt", [0, 5, 15, 25])
+@pytest.mark.parametrize("bend", [0.0, -0.25])
+def test_views_that_share_one_tilt_tell_no_lens(tilt, bend):
+    """Shifted and turned in their plane alone: focal lengths of 8000 px at 640 fit as well as the true 500."""
+    lens = Lens(np.array([[500.0, 0, 319.5], [0, 500, 239.5], [0, 0, 1]]), np.array([bend, 0, 0, 0, 0]))
+    leaning = cv2.Rodrigues(np.array([np.radians(tilt), 0, 0]))[0]
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        views = []
+        for _ in range(8):
+            turned = leaning @ cv2.Rodrigues(np.array([0, 0, rng.uniform(-1, 1)]))[0]
+            points = grid_seen(lens, cv2.Rodrigues(turned)[0], [*rng.uniform(-2, 2, 2), rng.uniform(9, 12)])
+            views.append(points + rng.normal(0, 0.05, points.shape))
+        with pytest.raises(CalibrationError, match=r"tilted too little|no lens explains"):
+            find_lens(views, (7, 5), SIZE, "infrared")
+
+
+def test_a_lens_that_cannot_be_is_refused_and_one_that_can_is_told():
+    rng = np.random.default_rng(0)
+    for focal, off, said in ((500.0, 600, "centre 9"), (9000.0, 0, "focal length 9"), (500.0, 0, "")):
+        lens = Lens(np.array([[focal, 0, 319.5], [0, focal, 239.5], [0, 0, 1]]), np.zeros(5))
+        far = focal / 500
+        places = [[*rng.uniform(-2, 2, 2), far * rng.uniform(9, 12)] for _ in range(12)]
+        views = [grid_seen(lens, rng.uniform(-0.6, 0.6, 3), place) + np.array((off, 0)) for place in places]
+        if said:
+            with pytest.raises(CalibrationError, match=f"cannot be: .*{said}"):
+                find_lens(views, (7, 5), SIZE, "infrared")
+        else:
+            found = find_lens(views, (7, 5), SIZE, "infrared")
+            assert str(found).startswith("focal length 500 px, centre 319, 240, distortion k1 0.000")
+
+
 def test_picked_points(tmp_path):
     path = tmp_path / "picked.csv"
     path.write_text("# by hand\nVIS_X, vis_y, ir_x, ir_y\n1,2,3,4\n5,6,7,8\n")
@@ -210,6 +242,39 @@ def test_a_second_distance_and_json(folders, capsys):
     assert main([*words, "--distance", "9", "--add"]) == 0 and main([*words, "--add"]) == 2
     assert main([*words, "--lens"]) == 2
     assert [plane.distance for plane in load_calibration(out).planes] == [2, 9]
+    words.remove("-q")
+    capsys.readouterr()
+    assert main([*words, "--distance", "9", "--add"]) == 0 and capsys.readouterr().err == ""
+    assert main([*words, "--distance", "2"]) == 0
+    assert f"{out} has a calibration at 2 m and 9 m, which will be replaced; --add" in capsys.readouterr().err
+    assert main([*words, "--distance", "2"]) == 0 and capsys.readouterr().err == ""
+
+
+def test_the_lenses_are_printed(folders, capsys, monkeypatch):
+    lens = Lens(np.array([[500.0, 0, 319.5], [0, 500, 239.6], [0, 0, 1]]), np.array([-0.001, 0, 0, 0, 0]))
+    monkeypatch.setattr("pyldfusion.calibration.lens.find_lens", lambda *_: lens)
+    words = ["calibrate", str(folders / "ir"), str(folders / "vis"), "-o", str(folders / "c.json"), "--lens"]
+    assert main([*words, "--target", "circles", "7x5"]) == 0
+    out = capsys.readouterr().out
+    assert f"infrared lens: {lens}\nvisible lens: {lens}\n" in out and "focal length 500 px" in out
+
+
+def test_no_file_that_is_read_is_replaced(folders, capsys):
+    picked = folders / "picked.csv"
+    picked.write_text("10,10,12,10\n600,20,602,20\n590,400,592,400\n20,410,22,410\n300,200,302,200\n")
+    ir, vis, out = (folders / name for name in ("ir/0.png", "vis/0.png", "c.json"))
+    before = {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()}
+    for irs, viss, options, said in (
+        (ir, vis, ["-o", out, "--check", vis], f"--check {vis} would replace an input"),
+        (folders / "ir", folders / "vis", ["-o", out, "--check", folders / "vis/1.png"], "would replace an input"),
+        (folders / "ir/*.png", folders / "vis/*.png", ["-o", out, "--check", ir], "would replace an input"),
+        (ir, vis, ["-o", ir], f"-o {ir} would replace an input"),
+        (ir, vis, ["-o", picked], f"-o {picked} would replace an input"),
+        (ir, vis, ["-o", folders / "a.png", "--check", folders / "a.png"], "give two names"),
+    ):
+        assert main(["calibrate", *map(str, [irs, viss, *options]), "--target", "points", str(picked)]) == 2
+        assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folders.rglob("*") if path.is_file()} == before
 
 
 def test_no_target_is_refused_with_advice_and_nothing_is_written(folders, capsys):

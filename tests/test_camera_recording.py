@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pyldfusion import cli
-from pyldfusion.camera import CameraPair, Events, FramePair, Recorder, Recording
+from pyldfusion import Fuser, cli
+from pyldfusion.camera import CameraPair, Events, FramePair, Recorder, Recording, Stream
 from pyldfusion.errors import InputError
 
 from .camera_frames import frame
@@ -144,3 +144,78 @@ def test_live_pairs_can_be_recorded(tmp_path):
     assert recorder.written + recorder.dropped == len(taken)
     for first, second in zip(taken, Recording(tmp_path), strict=recorder.dropped == 0):
         same(first.vis, second.vis)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A recording of three pairs."""
+    folder = tmp_path / "kept"
+    images = pictures((48, 64), count=3)
+    record(
+        folder, [FramePair(frame(k / 10, image=i), frame(k / 10, image=i), 0.0, False, k) for k, i in enumerate(images)]
+    )
+    return folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+SCENES = [f"scene://{view}?size=48x32&repeat=1&live=no&frames=3" for view in ("ir", "vis")]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--replay", "{kept}", "{kept}/ir.mkv"], "is a file of the recording that --replay reads"),
+        (["--replay", "{kept}", "null://", "{kept}/../kept/vis.mkv"], "is a file of the recording that --replay reads"),
+        (["--replay", "{kept}", "file://{kept}/vis.mkv"], "is a file of the recording that --replay reads"),
+        (["--replay", "{kept}", "{kept}/pairs.jsonl"], "is a file of the recording that --replay reads"),
+        (["--replay", "{kept}", "{link}/vis.mkv"], "is a file of the recording that --replay reads"),
+        (["--replay", "{kept}", "null://", "--record", "{link}"], "is the folder that --replay reads"),
+        (["--replay", "{kept}", "null://", "--stats", "{kept}/pairs.jsonl"], "would replace an output or a recording"),
+        ([*SCENES, "null://", "--record", "{kept}"], "choose another folder"),
+        ([*SCENES, "{new}/ir.mkv", "--record", "{new}"], "would replace an input or another output"),
+    ],
+)
+def test_a_recording_is_never_replaced(kept, tmp_path, words, said, capsys, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("something was opened")
+
+    for what in ("pyldfusion.cli.stream.open_fuser", "pyldfusion.cli.stream._open_pairs"):
+        monkeypatch.setattr(what, never)
+    (tmp_path / "link").symlink_to(kept)
+    before = contents(kept)
+    words = [word.format(kept=kept, link=tmp_path / "link", new=tmp_path / "new") for word in words]
+    assert cli.main(["stream", *words, "--model", "pyramid"]) == 2
+    assert said in capsys.readouterr().err and contents(kept) == before
+
+
+@pytest.mark.parametrize("left", ["pairs.jsonl", "ir.mkv", "vis.mkv"])
+def test_a_recorder_refuses_a_folder_with_any_part_of_a_recording(kept, left, tmp_path):
+    for path in kept.iterdir():
+        if path.name != left:
+            path.unlink()
+    before = contents(kept)
+    with pytest.raises(InputError, match=rf"already holds a recording \({left}\); choose another folder"):
+        Recorder(kept, Events(), live=False)
+    with (
+        Fuser("pyramid", threads=1) as fuser,
+        CameraPair(*SCENES) as pairs,
+        pytest.raises(InputError, match="choose another folder"),
+    ):
+        Stream(fuser, pairs, [str(tmp_path / "out.avi")], record=kept)
+    assert contents(kept) == before and not (tmp_path / "out.avi").exists()
+
+
+def test_a_folder_with_other_files_can_be_recorded_in(tmp_path):
+    (tmp_path / "notes.txt").write_text("evening")
+    assert cli.main(["stream", *SCENES, "null://", "--model", "pyramid", "-q", "--record", str(tmp_path)]) == 0
+    assert len(list(Recording(tmp_path))) == 3 and (tmp_path / "notes.txt").read_text() == "evening"
+    assert cli.main(["stream", "--replay", str(tmp_path), f"{tmp_path}/fused.avi", "--model", "pyramid", "-q"]) == 0
+
+
+def test_an_empty_recording_fuses_nothing_and_says_so(tmp_path, capsys):
+    record(tmp_path, [])
+    assert cli.main(["stream", "--replay", str(tmp_path), "null://", "--model", "pyramid", "-q"]) == 1
+    assert f"nothing was fused: the recording {tmp_path} gave 0 pairs" in capsys.readouterr().err

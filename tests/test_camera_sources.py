@@ -419,3 +419,14 @@ def test_real_clips_are_cameras(shared):
             found = list(itertools.islice(pairs, 20))
         assert [pair.ir.number for pair in found] == [pair.vis.number for pair in found] == list(range(20))
         assert all(pair.skew == 0 and pair.ir.image.shape[:2] == (480, 640) for pair in found)
+
+
+def test_a_pair_takes_paths_and_numbers(tmp_path, monkeypatch):
+    for name in ("ir", "vis"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((24, 32), 9, np.uint8))
+    with CameraPair(tmp_path / "ir.png", tmp_path / "vis.png") as pairs:
+        assert [pair.vis.image.shape[:2] for pair in pairs] == [(24, 32)]
+    with pytest.raises(CameraError, match="/dev/video97"):
+        CameraPair(97, tmp_path / "vis.png")
+    with pytest.raises(InputError, match="a camera is None"):
+        CameraPair(tmp_path / "ir.png", None)

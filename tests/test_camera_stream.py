@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -244,7 +245,93 @@ def test_the_verb_on_files(pictures, tmp_path, capsys):
     final = json.loads(told.out.splitlines()[-1])
     assert final["final"] and final["fused"] == 6 and final["cameras"]["skew_ms"]["p99"] == 0
     assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) == 6
-    assert "6 pairs fused" in told.err
+    assert "6 pairs fused" in told.err and "latency" not in told.err  # of files it is how long they waited
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["{0}/ir", "{0}/vis", "{0}/vis/%03d.png"],
+        ["{0}/ir", "{0}/vis", "{0}/out/../ir/{{index}}.png"],
+        ["{0}/ir", "{0}/vis", "{0}/link/"],
+        ["{0}/ir", "{0}/vis", "null://", "file://{0}/link/a_%d.jpg"],
+        ["{0}/ir/*.png", "{0}/vis/*.png", "{0}/ir/%d.png"],
+        ["{0}/ir/1.png", "{0}/vis/1.png", "{0}/vis/%d.png"],
+        ["{0}/ir/1.png", "{0}/vis/1.png", "{0}/link/{{index}}.png"],
+        ["{0}/linked.png", "{0}/ir/1.png", "{0}/vis/%d.png"],
+        ["{0}/ir", "{0}/vis.avi", "null://", "--stats", "{0}/vis.avi"],
+        ["{0}/ir", "{0}/vis.avi", "null://", "--stats", "{0}/ir/1.png"],
+    ],
+)
+def test_input_pictures_are_never_written_over(pictures, tmp_path, words, capsys):
+    shutil.copytree(pictures, tmp_path / "s")
+    (tmp_path / "s" / "link").symlink_to(tmp_path / "s" / "vis")
+    (tmp_path / "s" / "linked.png").symlink_to(tmp_path / "s" / "vis" / "2.png")
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    assert cli.main(["stream", *(word.format(tmp_path / "s") for word in words), "--model", "pyramid"]) == 2
+    told = capsys.readouterr().err
+    assert re.search("would (write|replace)", told) and "Traceback" not in told
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == files
+
+
+@pytest.mark.parametrize(
+    "ir, vis, out, made",
+    [
+        ("ir/1.png", "vis/1.png", "vis/fused_%d.png", "vis/fused_0.png"),  # a name that no input has
+        ("ir/", "vis/", "vis/fused/", "vis/fused/000000.png"),
+        ("ir/", "vis.avi", "%d.png", "0.png"),
+    ],
+)
+def test_pictures_beside_inputs_are_fine(pictures, tmp_path, ir, vis, out, made):
+    shutil.copytree(pictures, tmp_path / "s")
+    words = [f"{tmp_path}/s/{word}" for word in (ir, vis, out)]
+    assert cli.main(["stream", *words, "--model", "pyramid", "-q", "--frames", "1"]) == 0
+    assert (tmp_path / "s" / made).exists()
+
+
+def test_one_pair_is_told_in_the_singular_and_with_what(pictures, capsys):
+    words = [str(pictures / "ir" / "1.png"), str(pictures / "vis" / "1.png"), "null://"]
+    assert cli.main(["stream", *words, "--model", "pyramid"]) == 0
+    opening, running, summary = capsys.readouterr().err.splitlines()
+    assert opening == f"pyldfusion stream: opening {words[0]} and {words[1]}"
+    assert re.search(r" to null:// by pyramid on \w+ \w+; Ctrl-C ends it$", running)
+    assert summary == "pyldfusion stream: 1 pair fused, 0 pictures of one camera, 0 pairs skipped"
+
+
+def test_live_cameras_have_their_latency_in_the_summary(capsys):
+    scenes = [f"scene://{view}?{LIVE}" for view in ("ir", "vis")]
+    assert cli.main(["stream", *scenes, "null://", "--model", "pyramid", "--frames", "2"]) == 0
+    assert re.search(r"2 pairs fused.*; latency p50 \d+ ms", capsys.readouterr().err)
+
+
+def test_cameras_are_announced_before_they_are_opened(capsys):
+    assert cli.main(["stream", "/dev/video97", "scene://vis", "null://", "--model", "pyramid"]) == 2
+    assert capsys.readouterr().err.startswith("pyldfusion stream: opening v4l2:///dev/video97 and scene://vis\n")
+
+
+def test_a_stream_that_fuses_nothing_says_so_and_ends_with_1(pictures, tmp_path, capsys):
+    (tmp_path / "ir").mkdir()
+    (tmp_path / "ir" / "1.png").write_bytes(b"no picture")
+    words = [str(tmp_path / "ir"), str(pictures / "vis" / "1.png"), f"{tmp_path}/out.avi", "--model", "pyramid", "-q"]
+    assert cli.main(["stream", *words, "--pairing", "drop"]) == 1
+    assert "nothing was fused: IR gave 0 frames, VIS 1 frame; check" in capsys.readouterr().err
+    scene = "size=96x64&live=no&frames=1"
+    words = [f"scene://ir?{scene}", f"scene://vis?{scene}", "null://", "--model", "pyramid", "-q", "--ir-delay", "900"]
+    assert cli.main(["stream", *words, "--pairing", "drop", "--max-skew", "5"]) == 1
+    assert "no pair came of them; see --pairing, --max-skew and --ir-delay" in capsys.readouterr().err
+
+
+def test_a_raw_file_without_its_size(pictures, tmp_path, capsys):
+    raw = tmp_path / "counts.raw"
+    raw.write_bytes(np.arange(96 * 64, dtype="<u2").tobytes())
+    words = [str(pictures / "vis" / "1.png"), "null://", "--model", "pyramid", "-q"]
+    assert cli.main(["stream", str(raw), *words]) == 2
+    told = capsys.readouterr().err
+    assert "raw infrared has no size in the file" in told and f"{raw}#size=WIDTHxHEIGHT" in told
+    assert cli.main(["stream", f"{raw}#size=96x64", *words]) == 0
+    assert cli.main(["stream", str(raw), *words, "--ir-width", "96", "--ir-height", "64"]) == 0
+    assert cli.main(["stream", str(tmp_path / "none.raw"), *words]) == 2
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_options_from_a_file_and_the_command_line_wins(pictures, tmp_path, capsys):

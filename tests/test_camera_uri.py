@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyldfusion.camera.uri import SCHEMES, options_of, parse, table
+from pyldfusion.camera.uri import SCHEMES, as_address, options_of, parse, table
 from pyldfusion.errors import InputError
 from pyldfusion.scene import KINDS
 
@@ -140,3 +143,40 @@ def test_the_docs_have_the_table():
     docs = (ROOT / "docs" / "cameras.md").read_text()
     for role in ("source", "sink"):
         assert table(role) in docs
+
+
+@pytest.mark.parametrize(
+    "camera, scheme, target",
+    [
+        (0, "v4l2", "/dev/video0"),
+        (np.int64(12), "v4l2", "/dev/video12"),
+        ("0", "v4l2", "/dev/video0"),
+        (Path("/dev/video3"), "v4l2", "/dev/video3"),
+        (Path("clips/ir.mp4"), "file", "clips/ir.mp4"),
+        (Path("0"), "file", "./0"),  # a path is no number
+    ],
+)
+def test_what_programs_give_as_a_camera(camera, scheme, target):
+    address = as_address(camera, "source")
+    assert (address.scheme.name, address.target) == (scheme, target)
+    assert as_address(address, "source") is address
+
+
+@pytest.mark.parametrize(
+    "camera, role, said",
+    [
+        (-1, "source", "camera -1: no number of a USB camera; expected 0 to 99"),
+        (100, "source", "expected 0 to 99"),
+        (True, "source", r"a camera is True \(bool\); expected an address as text, a path, or a number"),
+        (None, "source", r"a camera is None \(NoneType\)"),
+        (1.0, "source", r"a camera is 1.0 \(float\)"),
+        (0, "sink", r"an output is 0 \(int\); expected an address as text, a path$"),
+    ],
+)
+def test_what_is_no_camera(camera, role, said):
+    with pytest.raises(InputError, match=said):
+        as_address(camera, role)
+
+
+def test_paths_are_outputs_too():
+    assert as_address(Path("fused.mp4"), "sink").target == "fused.mp4"

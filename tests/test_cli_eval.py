@@ -144,7 +144,7 @@ def test_files_without_partner_are_left_out(folder, capsys):
     assert evaluate(root) == 0
     out, err = capsys.readouterr()
     assert "mean of 2" in out
-    assert "alone.png" in err
+    assert "1 file has no partner of the same stem and is left out: alone.png" in err
 
 
 def test_the_mean_leaves_out_what_has_no_value(folder, capsys):
@@ -254,6 +254,36 @@ def test_usage_errors(folder, capsys):
     save(root / "fused" / "2.bmp", triples["2"][0])
     assert evaluate(root) == 2
     assert "same name '2'" in capsys.readouterr().err
+
+
+def test_no_input_is_replaced(folder, capsys):
+    root, _ = folder
+    (root / "h.txt").write_text("1 0 0\n0 1 0\n0 0 1\n")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    inputs = [root / "ir/2.png", root / "vis/10.png", root / "fused/2.png", root / "h.txt"]
+    for option in ("--csv", "--json"):
+        for path in inputs:
+            assert evaluate(root, option, str(path), "--homography", str(root / "h.txt")) == 2
+            assert f"{option} {path} would replace an input" in capsys.readouterr().err
+    assert evaluate(root, "--csv", str(root / "a"), "--json", str(root / "a")) == 2
+    assert "would both be written" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    for _ in range(2):  # results among the pictures are no input
+        assert evaluate(root, "--json", str(root / "fused/a.json")) == 0
+
+
+def test_notes_are_of_pairs_that_are_measured(folder, capsys):
+    root, triples = folder
+    counts = save(root / "deep" / "2.tif", 21000 + 9 * triples["2"][1][:, :60].astype(np.uint16))
+    words = {"ir": "deep/2.tif", "vis": "vis/2.png", "fused": "fused/2.png"}
+    assert evaluate(root, "--thermal", "0", "9", **words) == 2
+    err = capsys.readouterr().err
+    assert "--resize" in err and "is resized to" not in err and "black or white" not in err
+    assert evaluate(root, "--thermal", "0", "9", "--resize", **words) == 0
+    err = capsys.readouterr().err
+    assert "infrared of 60x60 is resized" in err
+    values = f"{counts.min()} to {counts.max()}"
+    assert f"2: --thermal 0 9 makes 100% of the infrared black or white; its values are {values}" in err
 
 
 def test_fixtures_through_the_command(shared, capsys):

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pyldfusion import Fuser, cli, views
+from pyldfusion import Fuser, InputError, cli, views
 from pyldfusion.media import VideoReader, VideoWriter, read_image, write_image
 from pyldfusion.scene import Scene
 from pyldfusion.thermal import to_8bit
@@ -173,6 +173,73 @@ def test_unregistered_pairs_are_warned_of_once(folder, capsys):
     assert err.count("look unregistered") == 1 and "--calibration" in err
 
 
+def test_pictures_that_show_nothing_are_not_called_unregistered(folder, scenes, capsys):
+    rng = np.random.default_rng(0)
+    noisy = rng.normal(7000, 6, (72, 96)).round().astype(np.uint16)
+    black = np.clip(rng.normal(3, 2, (72, 96, 3)), 0, 255).astype(np.uint8)
+    cases = {
+        "infrared": [("flat.png", np.full((72, 96), 90, np.uint8)), ("covered.tif", noisy)],
+        "visible": [("dark.png", black), ("white.png", np.full((72, 96), 65535, np.uint16))],
+    }
+    for word, pictures in cases.items():
+        for name, picture in pictures:
+            write_image(name, picture)
+            assert fuse(*((name, "vis.png") if word == "infrared" else ("ir.png", name)), "fused.png", "--json") == 0
+            out, err = capsys.readouterr()
+            assert f"the {word} picture is nearly uniform: a covered lens" in err and err.count("\n") == 1, name
+            assert json.loads(out)["edge_correlation"] < 0.1
+
+
+def test_a_pair_that_fails_is_not_called_unregistered(folder, monkeypatch, capsys):
+    def refuse(self, *frames, **options):
+        raise InputError("no")
+
+    monkeypatch.setattr(Fuser, "fuse", refuse)
+    assert fuse("ir/1.png", "vis/2.png") == 2
+    assert capsys.readouterr().err == "pyldfusion fuse: no\n"
+
+
+def test_a_thermal_range_beside_the_data_is_said_once(folder, scenes, capsys):
+    for index, scene in enumerate(scenes, 1):
+        write_image(f"deep/{index}.tif", scene.ir)
+    low, high = scenes[0].ir.min(), scenes[0].ir.max()
+    assert fuse("deep", "vis", "out", "--thermal", low, high) == 0
+    assert capsys.readouterr().err == ""
+    assert fuse("deep", "vis", "out", "--thermal", 27000, 33000) == 0
+    err = capsys.readouterr().err
+    assert f"1: --thermal 27000 33000 makes 100% of the infrared black or white; its values are {low} to {high}" in err
+    assert err.count("black or white") == 1 and "unregistered" not in err and "uniform" not in err
+
+
+def test_an_unquoted_pattern_replaces_no_picture(folder, capsys):
+    files = [f"vis/{index}.png" for index in (1, 2, 3)]
+    before = [Path(file).read_bytes() for file in files]
+    assert fuse(*files) == 2
+    err = capsys.readouterr().err
+    assert "OUT vis/3.png exists and pyldfusion did not write it" in err and "quotes" in err and "--force" in err
+    assert [Path(file).read_bytes() for file in files] == before
+    assert fuse(*files, "--force") == 0 and Path(files[2]).read_bytes() != before[2]
+    assert fuse(files[0], files[1], files[1], "--force") == 2
+
+
+def test_every_run_can_be_repeated(folder):
+    clips()
+    for words in (
+        ("ir.png", "vis.png"), ("ir.png", "vis.png", "fused.tif"), ("ir.png", "vis.png", "all.png", "--view", "side"),
+        ("ir.png", "vis.png", "a.jpg", "--view", "ir,pip"), ("ir", "vis", "out"), ("ir", "vis", "{stem}.tif"),
+        ("ir", "tvis.mkv", "frames/{index:03d}.png"), ("tir.mkv", "tvis.mkv", "a.mkv"),
+    ):  # fmt: skip
+        assert fuse(*words) == 0 and fuse(*words) == 0, words
+
+
+def test_frames_of_a_video_do_not_replace_the_pictures_they_came_from(folder, capsys):
+    clips()
+    before = {path: path.read_bytes() for path in Path("ir").iterdir()}
+    assert fuse("ir", "tvis.mkv", "ir/{index}.png") == 2
+    assert "among the pictures that are read" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in Path("ir").iterdir()} == before
+
+
 def test_swapped_arguments_are_noticed(folder, capsys):
     assert fuse("vis.png", "ir.png", "a.png") == 0
     assert "are they swapped?" in capsys.readouterr().err
@@ -328,5 +395,6 @@ def test_ctrl_c_leaves_whole_files(folder):
         said = run.stderr.read()
         assert run.wait() == 130
     files = list(Path("out").iterdir())
-    assert 0 < len(files) < 200 and f"interrupted; {len(files)} pairs are written" in said
+    written = "1 pair is" if len(files) == 1 else f"{len(files)} pairs are"
+    assert 0 < len(files) < 200 and f"interrupted; {written} written" in said
     assert all(read_image(path).shape == (72, 96, 3) for path in files)

@@ -64,6 +64,19 @@ def test_wrong_words_are_one_line_and_exit_code_2(argv, said, capsys):
     assert not out and said in err and err.count("\n") == 1 and err.startswith("pyldfusion")
 
 
+def test_files_that_are_too_many_may_come_from_a_pattern(tmp_path, capsys):
+    for name in "abcd":
+        (tmp_path / name).touch()
+    files = [str(tmp_path / name) for name in "abcd"]
+    assert cli.main(["fuse", *files]) == 2
+    err = capsys.readouterr().err
+    assert (
+        f"unexpected argument {files[3]!r}; if it comes from a pattern such as *.png, put the pattern in quotes" in err
+    )
+    assert cli.main(["fuse", *files[:3], "none"]) == 2
+    assert "quotes" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "error, code, said",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from pyldfusion.media import (
     to_eight_bits,
     write_image,
 )
-from pyldfusion.media.images import grey_if_grey
+from pyldfusion.media.images import grey_if_grey, is_result
 from pyldfusion.media.video import RawStream
 
 
@@ -396,6 +397,69 @@ def test_where_results_go(folders):
 def test_places_that_cannot_be_are_refused(folders, out, said):
     with pytest.raises(InputError, match=said):
         open_output(out, open_pairs("ir", "vis"), ["fused"])
+
+
+def test_frames_do_not_come_among_the_pictures_that_are_read(folders):
+    clip("vis.mp4", 2, (24, 20))
+    Path("link").symlink_to("ir")
+    Path("links").mkdir()
+    for index in (1, 2, 10):
+        Path(f"links/{index}.png").symlink_to(f"../ir/{index}.png")
+    for ir in ("ir", "ir/*.png", "link", "links"):
+        pairs = open_pairs(ir, "vis.mp4")
+        for out in ("ir", "ir/{index:03d}.png", "ir/%d.png", "./ir/new_{stem}.jpg", "link/{index}.png"):
+            with pytest.raises(InputError, match="among the pictures that are read"):
+                open_output(out, pairs, ["fused", "ir"], force=True)
+        assert written("ir/fused/{index}.png", pairs) == ["ir/fused/0.png", "ir/fused/1.png"]
+    with pytest.raises(InputError, match="among the pictures"):
+        open_output("links/{index}.png", pairs, ["fused"])
+    with pytest.raises(InputError, match="among the pictures"):  # the second frame alone
+        Path("ir").rename("v1")
+        open_output("v{index}/{index}.png", open_pairs("v1", "vis.mp4"), ["fused"])
+
+
+def test_a_file_without_partner_is_not_replaced_either(folders):
+    write_image("ir/0.png", noise(20, 24))
+    with pytest.raises(InputError, match=r"ir/0\.png would replace an input"):
+        open_output("ir/{index}.png", open_pairs("ir", "vis"), ["fused"])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("picture", [noise(20, 24), noise(20, 24, 3), noise(20, 24).astype(np.uint16) * 257])
+def test_results_say_who_wrote_them(tmp_path, suffix, picture):
+    plain, marked = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    write_image(plain, picture)
+    write_image(marked, picture, mark=True)
+    assert not is_result(plain) and is_result(marked) and not is_result(tmp_path / "none")
+    assert np.array_equal(read_image(plain), read_image(marked))
+    data = marked.read_bytes()
+    if suffix == ".png":
+        length, kind = struct.unpack(">I4s", data[33:41])
+        body, crc = data[41 : 41 + length], data[41 + length : 45 + length]
+        assert (kind, body) == (b"tEXt", b"Software\0pyldfusion") and crc == struct.pack(">I", zlib.crc32(kind + body))
+        assert data[45 + length :] == plain.read_bytes()[33:]
+
+
+def test_one_picture_is_replaced_if_it_is_a_result_or_by_force(folders):
+    one = open_pairs("ir/1.png", "vis/1.png")
+    for name in ("third.png", "ir_3.png", "fused_x.tif", "a.tif"):
+        write_image(name, noise(20, 24))
+    for name in ("third.png", "ir_3.png", "a.tif"):
+        with pytest.raises(InputError, match=f"OUT {name} exists and pyldfusion did not write it.*quotes.*--force"):
+            open_output(name, one, ["fused"])
+        open_output(name, one, ["fused"], force=True)
+    write_image("new_ir.png", noise(20, 24))
+    with pytest.raises(InputError, match=r"OUT new_ir\.png exists"):
+        open_output("new.png", one, ["fused", "ir"])
+    open_output("fused_x.tif", one, ["fused"])
+    for name in ("new.png", "new.jpg"):
+        for _ in range(2):
+            open_output(name, one, ["fused"]).write("1", 0, "fused", noise(20, 24))
+    with pytest.raises(InputError, match="would replace an input"):
+        open_output("vis/1.png", one, ["fused"], force=True)
+    for _ in range(2):
+        for suffix in ("png", "tif"):
+            open_output(f"out/{{stem}}.{suffix}", one, ["fused"]).write("1", 0, "fused", noise(20, 24))
 
 
 def test_a_video_does_not_replace_its_input_and_frames_need_numbers(folders):

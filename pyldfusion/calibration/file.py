@@ -61,6 +61,11 @@ class Lens:
         """The same lens, of pictures that were resized."""
         return Lens(resizing(before, after) @ self.matrix, self.distortion)
 
+    def __str__(self) -> str:
+        matrix, (k1, k2) = self.matrix, self.distortion[:2]
+        centre = f"centre {matrix[0, 2]:.0f}, {matrix[1, 2]:.0f}"
+        return f"focal length {matrix[0, 0]:.0f} px, {centre}, distortion k1 {k1:.3f}, k2 {k2:.3f}"
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:

@@ -22,6 +22,10 @@ FEWEST_VIEWS = 6
 MOST_RMSE = 1.0
 #: Standard deviation of the focal length, as a share of it, that is refused: views without tilt fit any of them.
 MOST_DOUBT = 0.06
+#: Degrees between the two views whose tilts differ most, at least: views of one tilt fit nearly any lens.
+LEAST_SPREAD = 10.0
+#: Focal lengths that are believed, in longer sides of the picture.
+FOCAL_LENGTHS = 0.3, 10.0
 
 
 def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: str) -> Lens:
@@ -41,12 +45,12 @@ def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: 
     flat = np.zeros((grid[0] * grid[1], 3), np.float32)
     flat[:, :2] = np.mgrid[: grid[0], : grid[1]].T.reshape(-1, 2)
     try:
-        error, matrix, distortion, _, _, deviations, *_ = cv2.calibrateCameraExtended(
+        error, matrix, distortion, turns, _, deviations, *_ = cv2.calibrateCameraExtended(
             [flat] * len(views), [points.astype(np.float32) for points in views], size, np.eye(3), np.zeros(5),
             flags=cv2.CALIB_FIX_K3 | cv2.CALIB_FIX_ASPECT_RATIO,
         )  # fmt: skip
     except cv2.error:  # of views without any tilt
-        error, matrix, distortion, deviations = math.inf, np.eye(3), np.zeros(5), np.zeros(2)
+        error, matrix, distortion, turns, deviations = math.inf, np.eye(3), np.zeros(5), (), np.zeros(2)
     most = MOST_RMSE * max(size) / 640
     if not (np.isfinite(matrix).all() and error <= most):
         raise CalibrationError(
@@ -58,6 +62,22 @@ def find_lens(views: Sequence[Points], grid: tuple[int, int], size: Size, name: 
         raise CalibrationError(
             f"the views of the {name} camera do not tell its lens: the target is tilted too little in all of them; "
             "tilt it by 15 degrees or more, differently in each view"
+        )
+    normals = np.array([cv2.Rodrigues(turn)[0][:, 2] for turn in turns])  # of the target, in each view
+    spread = math.degrees(math.acos(np.clip((normals @ normals.T).min(), -1, 1)))
+    if spread < LEAST_SPREAD:
+        raise CalibrationError(
+            f"the views of the {name} camera do not tell its lens: the target is tilted too little, or alike in all of "
+            f"them (tilts differ by {spread:.0f} degrees, expected {LEAST_SPREAD:.0f} or more); tilt it by 15 degrees "
+            "or more, differently in each view"
+        )
+    focal, centre = matrix[0, 0] / max(size), matrix[:2, 2]
+    if not (FOCAL_LENGTHS[0] <= focal <= FOCAL_LENGTHS[1] and (centre >= 0).all() and (centre < size).all()):
+        raise CalibrationError(
+            f"the views of the {name} camera give a lens that cannot be: focal length {matrix[0, 0]:.0f} px, centre "
+            f"{centre[0]:.0f}, {centre[1]:.0f} in a picture of {size[0]}x{size[1]} (expected {FOCAL_LENGTHS[0]:g} to "
+            f"{FOCAL_LENGTHS[1]:g} times its longer side, and a centre inside); tilt the target by 15 degrees or more, "
+            "differently in each view, and in all parts of the picture"
         )
     return Lens(np.asarray(matrix, np.float64), np.asarray(distortion, np.float64).ravel())
 

@@ -18,7 +18,7 @@ from .handover import Ended, Handover
 from .pair import SIDES, FramePair, Pairer
 from .sources import Camera, open_device
 from .sources.file import FileDevice
-from .uri import Address, parse
+from .uri import Address, as_address
 
 __all__ = ["CameraPair", "begin_together", "make_cameras"]
 
@@ -35,7 +35,8 @@ class CameraPair:
     slow for is dropped. If one of the two is live, so is the other: files are then played at their rate.
 
     Args:
-        ir, vis: addresses as in ``pyldfusion stream --help``, or parsed ones.
+        ir, vis: addresses as in ``pyldfusion stream --help``, parsed ones, paths, or numbers of USB cameras (0 is
+            ``/dev/video0``).
         policy, max_skew, ir_delay, lost_after: as for :class:`Pairer`, times in seconds.
         alone: whether to give pairs of which one frame is None while its camera is lost.
         events: where to tell of what goes wrong.
@@ -57,8 +58,8 @@ class CameraPair:
 
     def __init__(
         self,
-        ir: str | Address,
-        vis: str | Address,
+        ir: str | int | Path | Address,
+        vis: str | int | Path | Address,
         *,
         policy: str = "hold",
         max_skew: float | None = None,
@@ -190,10 +191,10 @@ class CameraPair:
                 return
 
 
-def make_cameras(ir: str | Address, vis: str | Address, events: Events) -> dict[str, Camera]:
+def make_cameras(ir: str | int | Path | Address, vis: str | int | Path | Address, events: Events) -> dict[str, Camera]:
     """``"ir"`` and ``"vis"``, not opened yet; if one of the two is live, a file is played at its rate. Raises
     InputError."""
-    addresses = [parse(text, "source") if isinstance(text, str) else text for text in (ir, vis)]
+    addresses = [as_address(given, "source") for given in (ir, vis)]
     devices = [open_device(address) for address in addresses]
     if any(device.live for device in devices):
         addresses = [_paced(address) for address in addresses]

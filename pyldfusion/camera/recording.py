@@ -7,6 +7,7 @@ A recording is a folder: ``ir.mkv`` and ``vis.mkv`` (FFV1; 16-bit grey stays 16-
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -27,11 +28,23 @@ from .frame import Frame
 from .handover import Ended, Handover
 from .pair import SIDES, FramePair
 
-__all__ = ["Recorder", "Recording"]
+__all__ = ["Recorder", "Recording", "check_is_new", "recording_files"]
 
 #: Pairs that may wait for the disk.
 WAITING = 64
 INDEX = "pairs.jsonl"
+
+
+def recording_files(folder: str | Path) -> list[Path]:
+    """The files that a recording in ``folder`` has, or would have."""
+    return [Path(folder, name) for name in (INDEX, *(f"{side}.mkv" for side in SIDES))]
+
+
+def check_is_new(folder: str | Path) -> None:
+    """Raises InputError if there is a recording in ``folder``, or a part of one: a new one would replace it."""
+    there = [path.name for path in recording_files(folder) if os.path.lexists(path)]
+    if there:
+        raise InputError(f"{folder} already holds a recording ({', '.join(there)}); choose another folder to record in")
 
 
 class Recorder:
@@ -41,7 +54,7 @@ class Recorder:
     lost is recorded as lost. The folder's files get their names when they are finished.
 
     Args:
-        folder: is made; a recording in it is replaced.
+        folder: is made if it is not there; it must hold no recording.
         events: where to tell of a disk that is full, or a camera whose frames change, which end the recording.
         live: whether to leave pairs out rather than to wait.
         rates: frames a second of (ir, vis), None where unknown.
@@ -50,12 +63,13 @@ class Recorder:
         written: pairs.
 
     Raises:
-        InputError: a folder that cannot be written to.
+        InputError: a folder that cannot be written to, or that holds a recording.
     """
 
     def __init__(
         self, folder: str | Path, events: Events, live: bool, rates: tuple[float | None, ...] = (None, None)
     ) -> None:
+        check_is_new(folder)
         self._folder, self._events = Path(folder), events
         self._files = _Folder(self._folder, dict(zip(SIDES, rates, strict=True)))
         self.written = 0

@@ -27,9 +27,9 @@ from .handover import Ended, Handover
 from .latency import Latencies, Rate
 from .overlay import overlay, overlay_text
 from .prepare import Prepared, Preparer
-from .recording import Recorder, Recording
+from .recording import Recorder, Recording, check_is_new
 from .sinks import Output, Shown, open_sink
-from .uri import Address, parse
+from .uri import Address, as_address
 
 __all__ = ["Stream"]
 
@@ -49,14 +49,14 @@ class Stream:
     Args:
         fuser: what fuses; it is not closed here.
         pairs: the cameras, made with ``alone=True`` if the stream is to go on with one of them.
-        outputs: addresses as in ``pyldfusion stream --help``.
+        outputs: addresses as in ``pyldfusion stream --help``, or paths.
         preparer: gain, registration and corrections; without one, the registration is that of ``pairs``.
         view, palette: as of ``views.view_picture``.
         words: whether to write rate, latency and skew on the picture.
         record: a folder for the pairs as they come, see :class:`Recorder`.
 
     Raises:
-        InputError, CameraError: an output that cannot be opened.
+        InputError, CameraError: an output that cannot be opened; a folder to record in that holds a recording.
 
     Example:
         >>> with Fuser() as fuser, CameraPair("0", "rtsp://cam/1", alone=True) as pairs:
@@ -68,7 +68,7 @@ class Stream:
         self,
         fuser: Fuser,
         pairs: CameraPair | Recording,
-        outputs: Sequence[str | Address],
+        outputs: Sequence[str | Path | Address],
         preparer: Preparer | None = None,
         *,
         view: str = "fused",
@@ -76,6 +76,8 @@ class Stream:
         words: bool = False,
         record: str | Path | None = None,
     ) -> None:
+        if record is not None:
+            check_is_new(record)  # before an output is opened
         self._fuser, self._pairs = fuser, pairs
         self._preparer = preparer or Preparer(pairs.registration, events=pairs.events)
         if self._preparer.drift is not None:
@@ -91,7 +93,7 @@ class Stream:
         self.outputs: list[Output] = []
         self.recorder: Recorder | None = None
         with ExitStack() as stack:
-            addresses = [parse(text, "sink") if isinstance(text, str) else text for text in outputs]
+            addresses = [as_address(given, "sink") for given in outputs]
             rate = max((rate for rate in pairs.rates if rate), default=None)
             for address in addresses:
                 sink = stack.enter_context(open_sink(address, rate, pairs.live))

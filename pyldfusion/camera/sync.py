@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -129,7 +130,12 @@ class Track:
 
 
 def watch(
-    ir: str | Address, vis: str | Address, seconds: float, *, layout: str = "plain", events: Events | None = None
+    ir: str | int | Path | Address,
+    vis: str | int | Path | Address,
+    seconds: float,
+    *,
+    layout: str = "plain",
+    events: Events | None = None,
 ) -> tuple[Track, Track]:
     """What two cameras or files show in so many seconds.
 

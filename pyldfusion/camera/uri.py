@@ -12,12 +12,26 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, unquote_plus
 
 from ..errors import InputError, did_you_mean
 
-__all__ = ["SCHEMES", "Address", "Option", "Role", "Scheme", "options_of", "parse", "shown", "source_options", "table"]
+__all__ = [
+    "SCHEMES",
+    "Address",
+    "Option",
+    "Role",
+    "Scheme",
+    "as_address",
+    "options_of",
+    "parse",
+    "shown",
+    "source_options",
+    "table",
+]
 
 Role = Literal["source", "sink"]
 
@@ -318,6 +332,27 @@ def parse(text: str, role: Role, given: Mapping[str, str] | None = None) -> Addr
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
     return Address(scheme, unquote(target) if scheme.name == "file" and separator else target, values)
+
+
+def as_address(given: Any, role: Role) -> Address:
+    """The address of what a program gave: one, its text, a path, or for a source the number of a USB camera.
+
+    Raises:
+        InputError: anything else, a number that no camera has, or what :func:`parse` raises.
+    """
+    if isinstance(given, Address):
+        return given
+    if isinstance(given, str):
+        return parse(given, role)
+    if isinstance(given, Path):
+        text = str(given)
+        return parse(f"./{text}" if text.isdigit() else text, role)  # a path of digits is no number of a camera
+    if role == "source" and isinstance(given, Integral) and not isinstance(given, bool):
+        if not 0 <= int(given) <= 99:
+            raise InputError(f"camera {given}: no number of a USB camera; expected 0 to 99, as 0 for /dev/video0")
+        return parse(str(int(given)), role)
+    kind, further = ("a camera", ", or a number such as 0 for /dev/video0") if role == "source" else ("an output", "")
+    raise InputError(f"{kind} is {given!r} ({type(given).__name__}); expected an address as text, a path{further}")
 
 
 def table(role: Role) -> str:

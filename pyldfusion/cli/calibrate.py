@@ -100,10 +100,13 @@ def run(args: argparse.Namespace) -> int:
 
     target = parse_target(args.target) if args.target else None
     known = _checked(args, target)
+    _check_files(args, target)
     start = _start(args.start) if args.start else None
     lenses = (known.ir_lens, known.vis_lens) if known else (None, None)
     count = args.views or (VIEWS if target else VIEWS_AUTO)
     with Console("calibrate", count, "views", args.quiet) as console:
+        if known is None:
+            _note_replaced(args, console)
         views = take_views(args.ir, args.vis, count, args.interval, args.timeout, args.ir_layout)
         try:
             if target is None:
@@ -140,6 +143,35 @@ def _checked(args: argparse.Namespace, target: Target | None) -> Calibration | N
     return known
 
 
+def _check_files(args: argparse.Namespace, target: Target | None) -> None:
+    """Raises InputError if a file that is written would replace an input or the other one."""
+    from ..camera import parse
+    from ..media import check_not_input
+
+    addresses = [parse(text, "source") for text in (args.ir, args.vis)]
+    inputs = [address.target for address in addresses if address.scheme.name == "file"]
+    inputs += [str(target.file)] if target is not None and target.kind == "points" else []
+    check_not_input("-o", args.output, inputs)
+    if args.check:
+        check_not_input("--check", args.check, [*inputs, *([args.start] if args.start else [])])
+        if Path(args.check).resolve() == Path(args.output).resolve():
+            raise InputError(f"--check and -o would both be written to {args.check}; give two names")
+
+
+def _note_replaced(args: argparse.Namespace, console: Console) -> None:
+    """Tell of other distances in a calibration that the new one replaces."""
+    from ..calibration import load_calibration
+
+    try:
+        planes = load_calibration(args.output).planes
+    except CalibrationError:  # none there, or no calibration
+        return
+    distances = [plane.distance for plane in planes if plane.distance is not None]
+    if set(distances) - {args.distance}:
+        held = " and ".join(f"{distance:g} m" for distance in sorted(distances))
+        console.note(f"{args.output} has a calibration at {held}, which will be replaced; --add keeps other distances")
+
+
 def _report(args: argparse.Namespace, calibration: Calibration, found: _Found, console: Console) -> None:
     plane = found.plane
     if args.json:
@@ -151,6 +183,9 @@ def _report(args: argparse.Namespace, calibration: Calibration, found: _Found, c
         return
     for line in _table(found.views):
         console.result(line)
+    for name, lens in zip(("infrared", "visible"), found.lenses, strict=True):
+        if lens is not None and args.lens:
+            console.result(f"{name} lens: {lens}")
     words = f"{plane.rmse:.2f} px {'expected error' if args.auto else 'root mean square error'}"
     console.result(f"{args.output}: {words}, of {plane.views} view{'s' * (plane.views > 1)}")
 

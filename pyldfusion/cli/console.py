@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
-__all__ = ["Console"]
+__all__ = ["Console", "counted"]
 
 EVERY = 0.1  # seconds between two pictures of the bar
 EVERY_LOGGED = 30.0  # seconds between two lines of progress where stderr is a file
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 pair``, ``2 pairs``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 class Console:
@@ -46,6 +53,13 @@ class Console:
             return
         self._said.add(kind or text)
         self.error(text)
+
+    def note_alone(self, files: Sequence[Path]) -> None:
+        """Tell of files without a partner, if there are any."""
+        if files:
+            names = ", ".join(path.name for path in files[:3]) + (", ..." if len(files) > 3 else "")
+            has, are = ("has", "is") if len(files) == 1 else ("have", "are")
+            self.note(f"{counted(len(files), 'file')} {has} no partner of the same stem and {are} left out: {names}")
 
     def result(self, text: str) -> None:
         """Print a result for people, on stdout."""

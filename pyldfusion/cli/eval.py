@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, PyldfusionError
 from .console import Console
-from .options import add_registration_options, open_registration, size
+from .options import add_registration_options, note_if_clipped, open_registration, size
 
 if TYPE_CHECKING:
     from ..media import FilePairs, Pair, StreamPairs
@@ -58,15 +58,15 @@ def run(args: argparse.Namespace) -> int:
 
     if args.csv == "-" and args.json == "-":
         raise InputError("--csv and --json would both be printed; give one of them a file name after it")
+    _check_targets(args)
     registration = open_registration(args)
     thermal = check_range(args.thermal)
     pairs = open_pairs(args.ir, args.vis, args.raw_size)
     fused = _fused_of(args.fused, pairs)
     unit = "frames" if isinstance(pairs, StreamPairs) else "pairs"
     with Console("eval", pairs.count, unit, args.quiet) as console:
-        if isinstance(pairs, FilePairs) and pairs.alone:
-            names = ", ".join(path.name for path in pairs.alone[:3]) + (", ..." if len(pairs.alone) > 3 else "")
-            console.note(f"{len(pairs.alone)} files have no partner of the same stem and are left out: {names}")
+        if isinstance(pairs, FilePairs):
+            console.note_alone(pairs.alone)
         records = []
         for pair in pairs:
             records.append(_measure(pair, fused, registration, thermal, console))
@@ -78,6 +78,18 @@ def run(args: argparse.Namespace) -> int:
         if failed:
             console.error(f"{failed} of {len(records)} {unit} could not be measured")
         return 0 if not failed else 1 if failed < len(records) else 2
+
+
+def _check_targets(args: argparse.Namespace) -> None:
+    """Raises InputError if a file of results would replace an input or the other one."""
+    from ..media import check_not_input
+
+    inputs = [text for text in (args.ir, args.vis, args.fused, args.calibration, args.homography) if text]
+    files = [(option, file) for option, file in (("--csv", args.csv), ("--json", args.json)) if file not in (None, "-")]
+    for option, file in files:
+        check_not_input(option, file, inputs)
+    if len(files) == 2 and Path(args.csv).resolve() == Path(args.json).resolve():
+        raise InputError(f"--csv and --json would both be written to {args.csv}; give two names")
 
 
 def _measure(
@@ -92,13 +104,14 @@ def _measure(
     try:
         record["fused"], fused = fused_of(pair)
         ir, vis = pair.read()
-        return record | {"metrics": _metrics(fused, ir, vis, registration, thermal, console), "error": None}
+        return record | {"metrics": _metrics(pair.name, fused, ir, vis, registration, thermal, console), "error": None}
     except PyldfusionError as error:
         console.error(f"{pair.name}: {error}")
         return record | {"metrics": None, "error": str(error)}
 
 
 def _metrics(
+    name: str,
     fused: Any,
     ir: Any,
     vis: Any,
@@ -109,10 +122,7 @@ def _metrics(
     from ..image import infrared_to_8bit
     from ..metrics import evaluate
 
-    height, width = vis.shape[:2]
-    if registration.only_resizes and ir.shape[:2] != (height, width):
-        came = f"{ir.shape[1]}x{ir.shape[0]}"
-        console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
+    given, (height, width) = ir, vis.shape[:2]
     ir, vis, _ = registration.join(ir, vis)
     if ir.dtype.itemsize == 2:
         ir = infrared_to_8bit(ir, thermal=thermal)
@@ -121,6 +131,10 @@ def _metrics(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         metrics = evaluate(fused, ir, vis)
+    if registration.only_resizes and given.shape[:2] != (height, width):
+        came = f"{given.shape[1]}x{given.shape[0]}"
+        console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
+    note_if_clipped(console, name, given, thermal)
     for warning in caught:
         console.note(str(warning.message), kind=str(warning.message)[:4])  # one for VIFF, one for SSIM
     return metrics

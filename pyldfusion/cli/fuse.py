@@ -2,7 +2,9 @@
 
 IR and VIS are two images, two directories (paired by file stem), two quoted patterns, or two videos. OUT is an image, a
 directory, a pattern with {stem}, {index} or {view}, or a video (.mp4 .avi .mkv). Without it results go to the current
-directory: fused_STEM.png, the directory fused/, or fused_STEM.mp4. Existing results are replaced.
+directory: fused_STEM.png, the directory fused/, or fused_STEM.mp4. Existing results are replaced. An OUT that is one
+existing picture is replaced only if its name begins with fused, if it says that pyldfusion wrote it (.png and .jpg do),
+or with --force.
 
 Infrared of another size is resized onto the visible frame. 16-bit infrared is scaled by its 0.5 and 99.5 percentiles
 unless --thermal gives the range; 16-bit visible gives 16-bit .png or .tif. Videos lose their sound.
@@ -21,11 +23,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, PyldfusionError
-from .console import Console
+from .console import Console, counted
 from .options import (
     add_model_options,
     add_palette,
     add_registration_options,
+    note_if_clipped,
     number,
     open_fuser,
     open_registration,
@@ -33,6 +36,8 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..fuser import Fuser
     from ..media import FilePairs, Pair, PictureOutput, StreamPairs, VideoOutput
     from ..registration import Registration
@@ -42,12 +47,15 @@ if TYPE_CHECKING:
 HELP = "fuse images, directories or videos"
 
 EDGE_CHECKS = 10  # pairs whose edges are compared before a run is called unregistered
+UNIFORM_GREYS = 3.0  # of 255: a blurred picture that spans fewer shows nothing
+UNIFORM_SHARE = 0.3  # what a blur leaves of a picture against what it takes; 0.1 of white noise, over 1 of scenes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ir", metavar="IR", help="infrared: an image, directory, quoted pattern or video")
     parser.add_argument("vis", metavar="VIS", help="visible: the same")
     parser.add_argument("out", metavar="OUT", nargs="?", help="image, directory, pattern or video (default: see above)")
+    parser.add_argument("--force", action="store_true", help="replace the picture OUT whoever wrote it; never an input")
     add_model_options(parser)
 
     pictures = parser.add_argument_group("pictures")
@@ -81,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = open_pairs(args.ir, args.vis, args.raw_size)
     if args.temporal is not None and not isinstance(pairs, StreamPairs):
         raise InputError(f"--temporal is for videos; {args.ir} and {args.vis} are pictures, each for itself")
-    output = open_output(args.out, pairs, views, args.fps)
+    output = open_output(args.out, pairs, views, args.fps, args.force)
     registration = open_registration(args)
     thermal = (args.thermal[0], args.thermal[1]) if args.thermal else None
     unit = "frames" if isinstance(pairs, StreamPairs) else "pairs"
@@ -97,9 +105,7 @@ def run(args: argparse.Namespace) -> int:
 def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool) -> int:
     """Every pair by itself: one that fails is told, and the others go on."""
     console, failed, written = worker.console, 0, 0
-    if pairs.alone:
-        names = ", ".join(path.name for path in pairs.alone[:3]) + (", ..." if len(pairs.alone) > 3 else "")
-        console.note(f"{len(pairs.alone)} files have no partner of the same stem and are left out: {names}")
+    console.note_alone(pairs.alone)
     try:
         with output:
             for index, pair in enumerate(pairs):
@@ -118,11 +124,11 @@ def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool
                     console.result(f"{files}: {record['width']}x{record['height']}, {worker.with_what}")
                 console.advance()
     except KeyboardInterrupt:
-        console.error(f"interrupted; {written} pairs are written")
+        console.error(f"interrupted; {counted(written, 'pair')} {'is' if written == 1 else 'are'} written")
         return 130
     worker.warn_if_unregistered()
     if not as_json and pairs.count != 1:
-        counts = f"{written} pairs fused, {failed} failed, in {console.seconds:.1f} s"
+        counts = f"{counted(written, 'pair')} fused, {failed} failed, in {console.seconds:.1f} s"
         console.result(f"{counts}{f'; the last is {worker.last}' if written else ''}; {worker.with_what}")
     return 0 if not failed else 1 if written else 2
 
@@ -154,14 +160,15 @@ def _fuse_video(pairs: StreamPairs, output: Output, worker: _Worker, as_json: bo
             record["edge_correlation"] = round(worker.correlation, 4)
         if as_json:
             print(json.dumps(record), flush=True)
+    frames = counted(len(milliseconds), "frame")
     if code:
-        console.error(f"stopped after {len(milliseconds)} frames, which are written: {record['error']}")
+        console.error(f"stopped after {frames}; what was fused is written: {record['error']}")
     elif pairs.ended_early:
         console.note(pairs.ended_early)
     worker.warn_if_unregistered()
     if not as_json:
         speed = f"{len(milliseconds) / console.seconds:.1f} a second"
-        console.result(f"{worker.last}: {len(milliseconds)} frames, {speed}, {worker.with_what}")
+        console.result(f"{worker.last}: {frames}, {speed}, {worker.with_what}")
     return code
 
 
@@ -180,6 +187,7 @@ class _Worker:
         self.fuser, self.registration, self.views, self.palette = fuser, registration, views, palette
         self.thermal, self.console = thermal, console
         self.last = ""  # the first view's path, of the latest pair
+        self._latest = 0.0  # edge correlation of the latest pair that was compared
         self._correlations: list[float] = []
 
     @property
@@ -190,8 +198,8 @@ class _Worker:
 
     @property
     def correlation(self) -> float:
-        """Median edge correlation of the first pairs."""
-        return statistics.median(self._correlations[:EDGE_CHECKS])
+        """Median edge correlation of the first pairs; 0 if all were uniform."""
+        return statistics.median(self._correlations[:EDGE_CHECKS] or [0.0])
 
     def fuse(
         self, pair: Pair, index: int, output: Output, compare: bool = True, at: float | None = None
@@ -201,7 +209,7 @@ class _Worker:
         `compare` says whether to look at the edges of this pair; `at` is its time in a video, in seconds.
         """
         from ..media import grey_if_grey
-        from ..registration import edge_correlation, visible_outside
+        from ..registration import visible_outside
         from ..views import view_picture
 
         ir, vis = pair.read()
@@ -217,10 +225,6 @@ class _Worker:
         ir, vis, cover = self.registration.join(ir, vis)
         if self.registration.only_resizes and came != f"{width}x{height}":
             self.console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
-        if compare:
-            self._correlations.append(edge_correlation(ir, vis))
-            if len(self._correlations) == EDGE_CHECKS:
-                self.warn_if_unregistered()
         start = time.perf_counter()
         fused = self.fuser.fuse(ir if matrix is None else given, vis, homography=matrix, time=at)
         milliseconds = 1000 * (time.perf_counter() - start)
@@ -231,13 +235,36 @@ class _Worker:
             picture = view_picture(view, ir, vis, fused, self.palette, self.thermal)
             written[view] = str(output.write(pair.name, index, view, picture))
         self.last = written[self.views[0]]
+        if compare:
+            self._compare(pair.name, given, ir, vis)
         return {
             "out": written,
             "width": vis.shape[1],
             "height": vis.shape[0],
             "milliseconds": round(milliseconds, 2),
-            "edge_correlation": round(self._correlations[-1], 4),
+            "edge_correlation": round(self._latest, 4),
         }
+
+    def _compare(self, name: str, given: NDArray[Any], ir: NDArray[Any], vis: NDArray[Any]) -> None:
+        """Look at the edges of a pair that was fused; pictures without any say nothing about how they lie."""
+        from ..image import infrared_to_8bit
+        from ..registration import UNREGISTERED_BELOW, edge_correlation
+
+        clipped = note_if_clipped(self.console, name, given, self.thermal)
+        self._latest = edge_correlation(ir, vis)
+        if self._latest < UNREGISTERED_BELOW:
+            seen = infrared_to_8bit(ir, thermal=self.thermal) if ir.dtype.itemsize == 2 else ir
+            uniform = [word for word, plane in (("infrared", seen), ("visible", vis)) if _is_uniform(plane)]
+            for word in uniform:
+                if not (clipped and word == "infrared"):
+                    self.console.note(
+                        f"{name}: the {word} picture is nearly uniform: a covered lens, or a wrong range?", kind=word
+                    )
+            if uniform:
+                return
+        self._correlations.append(self._latest)
+        if len(self._correlations) == EDGE_CHECKS:
+            self.warn_if_unregistered()
 
     def warn_if_unregistered(self) -> None:
         """One warning a run, by the median of its first pairs."""
@@ -250,6 +277,23 @@ class _Worker:
                 "double contours; pyldfusion calibrate finds out how they lie, --calibration FILE uses it",
                 kind="unregistered",
             )
+
+
+def _is_uniform(picture: NDArray[Any]) -> bool:
+    """Whether a picture shows nothing: one grey, or noise alone, of which a blur leaves little."""
+    import cv2
+    import numpy as np
+
+    from ..media import to_eight_bits
+
+    picture = to_eight_bits(picture)
+    height, width = picture.shape[:2]
+    scale = min(1.0, 240 / max(height, width))
+    size = max(8, round(width * scale)), max(8, round(height * scale))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    plane = small if small.ndim == 2 else small.mean(axis=2)
+    blurred = cv2.GaussianBlur(plane, (0, 0), 3.0)
+    return bool(np.ptp(blurred) < UNIFORM_GREYS or blurred.std() < UNIFORM_SHARE * (plane - blurred).std())
 
 
 def _views(text: str) -> list[str]:

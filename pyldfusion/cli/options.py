@@ -9,18 +9,25 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..fuser import Fuser
     from ..registration import Registration
+    from .console import Console
 
 __all__ = [
     "add_model_options",
     "add_palette",
     "add_registration_options",
+    "note_if_clipped",
     "number",
     "open_fuser",
     "open_registration",
     "size",
 ]
+
+MOST_CLIPPED = 0.95  # share of an infrared picture that may lie outside --thermal without a word
 
 
 def number(low: float | None, kind: type = float) -> Callable[[str], Any]:
@@ -86,6 +93,22 @@ def open_registration(args: argparse.Namespace) -> Registration:
         distance=args.distance,
         outside=args.outside,
     )
+
+
+def note_if_clipped(console: Console, name: str, ir: NDArray[np.uint16], thermal: tuple[float, float] | None) -> bool:
+    """Say so, once a run, when ``--thermal`` makes nearly all of an infrared picture black or white."""
+    if thermal is None:
+        return False
+    low, high = thermal
+    share = float(((ir < low) | (ir > high)).mean())
+    if share <= MOST_CLIPPED:
+        return False
+    console.note(
+        f"{name}: --thermal {low:g} {high:g} makes {share:.0%} of the infrared black or white; its values are "
+        f"{ir.min()} to {ir.max()}",
+        kind="clipped",
+    )
+    return True
 
 
 def add_palette(group: argparse._ArgumentGroup) -> None:

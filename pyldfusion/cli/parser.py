@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from ..errors import did_you_mean
 
 __all__ = ["Parser"]
+
+QUOTES = "; if it comes from a pattern such as *.png, put the pattern in quotes"
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,7 +32,8 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             option = next((word.split("=")[0] for word in unknown if word.startswith("-")), None)
             if option is None:
-                self.error(f"unexpected argument {unknown[0]!r}")
+                files = all(Path(word).exists() for word in unknown)  # as a shell makes of a pattern
+                self.error(f"unexpected argument {unknown[0]!r}{QUOTES if files else ''}")
             self.error(f"{option!r} is not an option{did_you_mean(option, self._option_string_actions)}")
         return args
 

@@ -5,14 +5,17 @@ IR and VIS are cameras, network streams, files or generated scenes; OUT, one or 
 --ir-OPTION and --vis-OPTION:
 
   pyldfusion stream scene://ir scene://vis http://@:8080
-  pyldfusion stream v4l2:///dev/video2 rtsp://10.0.0.7/main fused.mp4 --ir-format Y16
+  pyldfusion stream v4l2:///dev/video2 rtsp://10.0.0.7/main fused.mp4 --ir-format Y16 --resize
   pyldfusion stream ir.mp4 vis.mp4 fused.mp4 --frames 100
 
 From cameras the newest pair is fused and what comes too fast is left out; from files every frame is. A camera that
 disappears is opened again and again, and the other one is shown meanwhile.
 
-Exit code: 0 at the end (also by --frames, --duration or SIGTERM), 1 if a file or an output failed, 2 if something
-could not be opened, 130 after Ctrl-C. Files are finished in each case.
+Inputs and recordings are never replaced: an OUT that would do so is refused, and so is --record into a folder that
+holds a recording.
+
+Exit code: 0 at the end (also by --frames, --duration or SIGTERM), 1 if a file or an output failed or no picture was
+made, 2 if something could not be opened or used, 130 after Ctrl-C. Files are finished in each case.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from typing import TYPE_CHECKING, Any
 from ..camera.uri import SCHEMES, options_of, shown
 from ..errors import CameraError, InputError, did_you_mean
 from .cameras import add_camera_options, cameras_of, events_to
-from .console import Console
+from .console import Console, counted
+from .kept import check_nothing_is_replaced
 from .options import add_model_options, add_palette, add_registration_options, number, open_fuser, open_registration
 
 if TYPE_CHECKING:
@@ -139,6 +143,8 @@ def run(args: argparse.Namespace) -> int:
         console = stack.enter_context(Console("stream", quiet=args.quiet))
         stack.enter_context(events_to(console))
         fuser = stack.enter_context(open_fuser(args, temporal=args.temporal))
+        whence = args.replay or " and ".join(map(str, cameras))
+        console.note(f"opening {whence}")
         pairs = _open_pairs(args, cameras, events)
         stack.callback(pairs.close)
         tell_stats = stack.enter_context(_open_stats(args.stats, events))
@@ -146,9 +152,10 @@ def run(args: argparse.Namespace) -> int:
             fuser, pairs, outputs, preparer, view=args.view, palette=args.palette, words=args.overlay,
             record=args.record,
         ) as stream:  # fmt: skip
-            whence = args.replay or " and ".join(map(str, cameras))
             where = ", ".join(out.name + f" ({out.sink.url})" * bool(out.sink.url) for out in stream.outputs)
-            console.note(f"{whence} to {where}; Ctrl-C ends it")
+            info = fuser.info
+            what = f"{info['model']} on {info['engine']} {info['precision']}"
+            console.note(f"{whence} to {where} by {what}; Ctrl-C ends it")
             if args.metrics:
                 url = stack.enter_context(serve(args.metrics, stream.stats))
                 console.note(f"metrics at {url}")
@@ -160,8 +167,11 @@ def run(args: argparse.Namespace) -> int:
         final = stream.stats()
         if tell_stats is not None:
             tell_stats({"final": True} | final)
-        console.note(_summary(final))
-    failed = any(part.failed for part in (*stream.outputs, stream.recorder) if part is not None)
+        console.note(_summary(final, pairs.live))
+    nothing = not final["fused"] and not final["shown"] and not came  # who ended it knows
+    if nothing:
+        console.error(_nothing(final["cameras"], args.replay))
+    failed = nothing or any(part.failed for part in (*stream.outputs, stream.recorder) if part is not None)
     failed |= "statistics ended" in events.counts()
     failed |= not pairs.live and any(f"{name} lost" in final["events"] for name in ("ir", "vis"))
     return 130 if signal.SIGINT in came else 1 if failed else 0
@@ -182,13 +192,7 @@ def _addresses(args: argparse.Namespace) -> tuple[list[Address], list[Address]]:
         if args.replay and args.uris:
             raise InputError(f"{error}; --replay takes the place of IR and VIS, so all of these are outputs") from None
         raise
-    taken = {Path(address.target).resolve() for address in cameras if address.scheme.name == "file"}
-    for address in outputs:
-        if address.scheme.name == "file":
-            path = Path(address.target).resolve()
-            if path in taken:
-                raise InputError(f"{address} would replace an input or another output; choose another name")
-            taken.add(path)
+    check_nothing_is_replaced(args, cameras, outputs)
     return cameras, outputs
 
 
@@ -300,13 +304,27 @@ def _reports(stream: Stream, tell: TellStats | None) -> Iterator[None]:
         thread.join()
 
 
-def _summary(stats: dict[str, Any]) -> str:
+def _summary(stats: dict[str, Any], live: bool) -> str:
     latency = stats["latency_ms"].get("total")
-    words = [f"{stats['fused']} pairs fused, {stats['alone']} pictures of one camera, {stats['skipped']} pairs skipped"]
-    if latency:
+    fused, alone, skipped = (stats[name] for name in ("fused", "alone", "skipped"))
+    words = [
+        f"{counted(fused, 'pair')} fused, {counted(alone, 'picture')} of one camera, {counted(skipped, 'pair')} skipped"
+    ]
+    if latency and live:  # that of files is how long they waited for their turn
         words.append(f"latency p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms")
     words += [f"{kind}: {count}" for kind, count in stats["events"].items()]
     return "; ".join(words)
+
+
+def _nothing(cameras: dict[str, Any], replay: str | None) -> str:
+    """Why a stream made no picture, and what to do."""
+    if replay:
+        return f"nothing was fused: the recording {replay} gave {counted(cameras['given'], 'pair')}"
+    ir, vis = (cameras[name]["received"] for name in ("ir", "vis"))
+    words = f"nothing was fused: IR gave {counted(ir, 'frame')}, VIS {counted(vis, 'frame')}"
+    if ir and vis:
+        return f"{words}, but no pair came of them; see --pairing, --max-skew and --ir-delay"
+    return f"{words}; check that both can be read, and what is said above"
 
 
 def _from_file(path: Path) -> list[str]:

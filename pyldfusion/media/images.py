@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ __all__ = [
     "READABLE_SUFFIXES",
     "WRITABLE_SUFFIXES",
     "grey_if_grey",
+    "is_result",
     "read_image",
     "read_raw",
     "to_eight_bits",
@@ -29,6 +32,8 @@ WRITABLE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp", 
 READABLE_SUFFIXES = (*WRITABLE_SUFFIXES, ".jp2", ".jpe", ".pnm", ".avif")
 RAW_SUFFIXES = (".raw", ".y16", ".gray16", ".gray16le", ".bin", ".dat")
 DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".ppm")  # those that hold 16 bits
+
+MARK = b"Software\0pyldfusion"  # a PNG text, or a JPEG comment: who wrote the picture
 
 LARGEST_FILE = 1 << 30  # bytes; a camera frame is a thousand times smaller
 SENSOR_SIZES = (  # widths and heights that thermal cameras have
@@ -76,10 +81,11 @@ def read_raw(path: str | Path, size: tuple[int, int]) -> NDArray[np.uint16]:
     return data.view("<u2").reshape(height, width).astype(np.uint16, copy=False)
 
 
-def write_image(path: str | Path, image: Image) -> None:
+def write_image(path: str | Path, image: Image, mark: bool = False) -> None:
     """Write `image`, uint8 or uint16, [H, W] or BGR [H, W, 3], in the format of the suffix, whole or not.
 
-    16-bit pictures stay 16-bit in PNG, TIFF and PGM/PPM; other formats get their upper 8 bits.
+    16-bit pictures stay 16-bit in PNG, TIFF and PGM/PPM; other formats get their upper 8 bits. With
+    `mark`, PNG and JPEG files say that pyldfusion wrote them, see `is_result`.
     Raises InputError for an unknown suffix, a picture the format cannot hold, a place one cannot write to.
     """
     suffix = Path(path).suffix.lower()
@@ -95,7 +101,16 @@ def write_image(path: str | Path, image: Image) -> None:
     if not ok:
         raise InputError(f"{path}: OpenCV cannot write an array of shape {image.shape} as {suffix}; use .png")
     with atomic_path(path) as part:
-        part.write_bytes(encoded.tobytes())
+        part.write_bytes(_marked(encoded.tobytes()) if mark else encoded.tobytes())
+
+
+def is_result(path: str | Path) -> bool:
+    """Whether the file says that pyldfusion wrote it; only PNG and JPEG files can."""
+    try:
+        with Path(path).open("rb") as file:
+            return MARK in file.read(128)  # the mark is the first thing after the header
+    except OSError:
+        return False
 
 
 def to_eight_bits(image: Image) -> NDArray[np.uint8]:
@@ -113,6 +128,17 @@ def grey_if_grey(image: Image) -> Image:
     if max(np.abs(blue - red).mean(), np.abs(blue - green).mean()) > 2:
         return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+
+
+def _marked(data: bytes) -> bytes:
+    """A PNG with a text chunk after its header, a JPEG with a comment after its first segment; others as they are."""
+    if data.startswith(b"\x89PNG"):
+        chunk, at = b"tEXt" + MARK, 33  # a signature of 8 bytes and the header of 25
+        return data[:at] + struct.pack(">I", len(MARK)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[at:]
+    if data.startswith(b"\xff\xd8\xff\xe0"):
+        at = 4 + int(struct.unpack(">H", data[4:6])[0])
+        return data[:at] + b"\xff\xfe" + struct.pack(">H", 2 + len(MARK)) + MARK + data[at:]
+    return data
 
 
 def _read_bytes(path: Path) -> NDArray[np.uint8]:

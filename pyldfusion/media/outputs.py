@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .images import WRITABLE_SUFFIXES, write_image
+from .images import WRITABLE_SUFFIXES, is_result, write_image
 from .sources import FilePairs, StreamPairs
 from .video import VIDEO_CODECS, VideoWriter
 
@@ -45,12 +45,17 @@ class PictureOutput:
     def write(self, name: str, index: int, view: str, picture: NDArray[Any]) -> Path:
         """Write one picture; returns its path."""
         path = self.path(name, index, view)
-        write_image(path, picture)
+        write_image(path, picture, mark=True)
         return path
 
-    def check(self, pairs: FilePairs) -> None:
-        """Raises InputError if two results would have one name, or if one would replace an input."""
-        inputs = {path.resolve(): path for files in pairs.files for path in files}
+    def check(self, pairs: FilePairs, force: bool = False) -> None:
+        """Raises InputError if two results would have one name, or if one would replace an input.
+
+        If OUT names one picture, also if a file is there that is no result, unless `force`: the third file of an
+        unquoted *.png is taken for OUT.
+        """
+        inputs = {path.resolve() for path in pairs.inputs}
+        one = pairs.count == 1 and "{" not in self.pattern
         taken: dict[Path, str] = {}
         for index, (_, vis) in enumerate(pairs.files):
             for view in self._views:
@@ -63,6 +68,26 @@ class PictureOutput:
                         "give a directory, or a pattern such as fused_{stem}.png"
                     )
                 taken[path] = vis.name
+                if one and not force and path.is_file() and not _may_replace(path):
+                    raise InputError(
+                        f"OUT {path} exists and pyldfusion did not write it; choose another OUT, put a pattern such as "
+                        "'*.png' in quotes, or give --force to replace it"
+                    )
+
+    def check_frames(self, pairs: StreamPairs) -> None:
+        """Raises InputError if a result would come into the folder of an input sequence of pictures."""
+        inputs = pairs.pictures
+        folders = {folder.resolve() for folder in {path.parent for path in inputs}}
+        folders |= {path.resolve().parent for path in inputs}  # of links: writing goes through them
+        stem = Path(pairs.texts[1]).stem
+        for folder in {
+            self.path(f"{stem}_{index:06d}", index, view).parent for index in range(len(inputs)) for view in self._views
+        }:
+            if folder.resolve() in folders:
+                raise InputError(
+                    f"the results would come into {folder}, among the pictures that are read, and could replace them; "
+                    "choose another folder for OUT"
+                )
 
 
 class VideoOutput:
@@ -90,14 +115,15 @@ class VideoOutput:
 
 
 def open_output(
-    out: str | None, pairs: FilePairs | StreamPairs, views: list[str], rate: float | None = None
+    out: str | None, pairs: FilePairs | StreamPairs, views: list[str], rate: float | None = None, force: bool = False
 ) -> PictureOutput | VideoOutput:
     """Decide where the results of `pairs` go.
 
     Without `out`: `fused_STEM.png` for one pair, the directory `fused` for several, `fused_STEM.mp4` for a video
     (or another view's name in place of `fused`), all in the current directory. `rate` is the frames a second of a
     video, default the visible input's. Raises InputError for a suffix that cannot be written, an unknown
-    placeholder, results that would share a name or replace an input.
+    placeholder, results that would share a name or replace an input; and, without `force`, for an `out` that is one
+    picture and exists, unless it is marked as a result or its name begins with fused.
     """
     out = _default(pairs, views[0]) if out is None else out
     if is_video(out):
@@ -109,7 +135,9 @@ def open_output(
         return video
     output = PictureOutput(picture_pattern(out, many=isinstance(pairs, StreamPairs)), views)
     if isinstance(pairs, FilePairs):
-        output.check(pairs)
+        output.check(pairs, force)
+    else:
+        output.check_frames(pairs)
     return output
 
 
@@ -135,6 +163,10 @@ def picture_pattern(out: str, name: str = "{stem}", many: bool = True) -> str:
     if many and "{stem" not in pattern and "{index" not in pattern:
         raise InputError(f"{out} is one picture, but a video has many frames; add {{index}} to it, or use .mp4")
     return pattern
+
+
+def _may_replace(path: Path) -> bool:
+    return path.stem.startswith("fused") or is_result(path)
 
 
 def _default(pairs: FilePairs | StreamPairs, view: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from .images import RAW_SUFFIXES, READABLE_SUFFIXES, grey_if_grey, read_image, r
 from .pairing import list_images, match_stems, natural_order
 from .video import VIDEO_SUFFIXES, FrameStream, ImageStream, RawStream, VideoReader
 
-__all__ = ["FilePairs", "Pair", "StreamPairs", "open_pairs", "open_stream"]
+__all__ = ["FilePairs", "Pair", "StreamPairs", "check_not_input", "open_pairs", "open_stream"]
 
 Image = NDArray[Any]
 Size = tuple[int, int]
@@ -53,6 +53,11 @@ class FilePairs:
         self.count: int | None = len(self.files)
         self._raw_size = raw_size
 
+    @property
+    def inputs(self) -> list[Path]:
+        """All files that the two texts name, with and without a partner."""
+        return [*(path for files in self.files for path in files), *self.alone]
+
     def __iter__(self) -> Iterator[Pair]:
         for ir, vis in self.files:
             yield Pair(vis.stem, str(ir), str(vis), partial(self._read, ir, vis))
@@ -73,6 +78,11 @@ class StreamPairs:
         self.count = min(counts) if counts else None
         self.ended_early = ""
 
+    @property
+    def pictures(self) -> list[Path]:
+        """The files of those of the two streams that are sequences of pictures."""
+        return [path for stream in (self._irs, self._viss) if isinstance(stream, ImageStream) for path in stream.paths]
+
     def __iter__(self) -> Iterator[Pair]:
         stem = Path(self.texts[1]).stem
         irs, viss = iter(self._irs), iter(self._viss)
@@ -81,7 +91,8 @@ class StreamPairs:
             ir, vis = next(irs, None), next(viss, None)
             if ir is None or vis is None:
                 if (ir is None) != (vis is None):
-                    self.ended_early = f"{self.texts[ir is not None]} ends after {index} frames, before the other"
+                    frames = f"{index} frame{'s' * (index != 1)}"
+                    self.ended_early = f"{self.texts[ir is not None]} ends after {frames}, before the other"
                 return
             from_ir, from_vis = (f"{text} frame {index}" for text in self.texts)
             yield Pair(f"{stem}_{index:06d}", from_ir, from_vis, partial(_decoded, ir, vis))
@@ -114,6 +125,29 @@ def open_stream(text: str, raw_size: Size | None = None) -> FrameStream:
     if source.kind == "image" and raw_size is None:
         return ImageStream(source.paths)
     return _stream(source, raw_size)
+
+
+def check_not_input(option: str, out: str, texts: Iterable[str]) -> None:
+    """Refuse to replace an input.
+
+    Args:
+        option: what asked for the file, for the error.
+        out: the file that would be written.
+        texts: what names the inputs: files, directories of pictures, patterns; anything else is passed over.
+
+    Raises:
+        InputError: `out` is one of them.
+    """
+    target = Path(out).resolve()
+    for text in texts:
+        path = Path(text)
+        if path.is_dir():
+            suffixes = READABLE_SUFFIXES + RAW_SUFFIXES
+            files = [file for file in path.iterdir() if file.suffix.lower() in suffixes]
+        else:
+            files = [path] if path.exists() else [Path(name) for name in glob.glob(text, recursive=True)]
+        if target in {file.resolve() for file in files}:
+            raise InputError(f"{option} {out} would replace an input; choose another file")
 
 
 def _open_source(text: str, raw_size: Size | None) -> Source:

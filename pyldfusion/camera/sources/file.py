@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...errors import InputError
 from ...media import FrameStream, open_stream
+from ...media.images import RAW_SUFFIXES
 from ...media.video import DEFAULT_RATE
 from ..uri import Address
 from .base import BadFrame, Taken
@@ -45,6 +47,12 @@ class FileDevice:
 
     def open(self, stop: threading.Event) -> None:
         self._stop = stop
+        path = Path(self._text)
+        if self._raw_size is None and path.suffix.lower() in RAW_SUFFIXES and path.is_file():
+            raise InputError(
+                f"{path}: raw infrared has no size in the file; give it as '{path}#size=WIDTHxHEIGHT', or with "
+                "--ir-width and --ir-height"
+            )
         self._stream = open_stream(self._text, self._raw_size)
         self.rate = self._asked or self._stream.rate or DEFAULT_RATE
         self._frames: Iterator[NDArray[Any]] = iter(self._stream)
