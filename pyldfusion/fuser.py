@@ -34,7 +34,7 @@ from .image import (
     is_on_gpu,
     is_palette,
 )
-from .thermal import check_range
+from .thermal import check_range, to_counts
 
 if TYPE_CHECKING:  # they import OpenCV, which importing a Fuser does not
     from .calibration import Calibration
@@ -80,8 +80,9 @@ class Fuser:
         precision: ``"fp32"``, ``"bf16"``, or on a GPU ``"fp16"``; None takes the fastest that the device has natively.
         threads: CPU threads; None takes the physical cores that this process may use.
         color: ``"bgr"`` as OpenCV reads pictures, or ``"rgb"``: the order of channels in frames, in and out.
-        thermal: ``(low, high)``: the counts of a uint16 infrared camera that become black and white. None scales
-            every frame by its own 0.5 and 99.5 percentiles.
+        thermal: ``(low, high)``: what becomes black and white of a uint16 infrared camera, in its counts, or of
+            temperatures (float or signed integers), in their unit. None scales every uint16 frame by its own 0.5 and
+            99.5 percentiles, and floats are grey levels in [0, 1].
         registration: how infrared lies on visible frames: a :class:`~pyldfusion.registration.Registration`, a
             calibration or the path of one. Pairs may then be as the cameras gave them, of two sizes and views: infrared
             is laid onto the visible frame first. None takes pairs that show the same view; infrared of fewer or more
@@ -207,7 +208,8 @@ class Fuser:
         """Fuse one pair of frames, registered ones or those that the Fuser's registration is for.
 
         Args:
-            ir: infrared, HxW, HxWx1 or HxWx3; uint8, uint16 or float in [0, 1]. Three channels that differ (a
+            ir: infrared, HxW, HxWx1 or HxWx3; uint8, uint16 or float in [0, 1], or with ``thermal`` temperatures: float
+                (NaN is cold) or signed integers in any unit, HxW or HxWx1. Three channels that differ (a
                 palette) are turned to luma, with one warning.
             vis: visible, HxW, HxWx1 or HxWx3, of the same aspect where there is no registration (2 % is allowed: the
                 infrared is resized); uint8, uint16 or float in [0, 1]. Any size from 16x16, any strides. The network
@@ -215,7 +217,7 @@ class Fuser:
                 original.
             out: where to write the result: of vis's shape and dtype, any strides. It may be ``vis`` itself.
             color: the order of channels for this call, instead of the Fuser's.
-            thermal: the range of a uint16 ``ir`` for this call, instead of the Fuser's.
+            thermal: the range of ``ir`` for this call, instead of the Fuser's.
             homography: 3x3, from pixels of ``ir`` to pixels of ``vis``, for this call and instead of the Fuser's
                 registration; ``ir`` may then have a size of its own, and its border is repeated outside. It, as that of
                 a registration without lenses, goes into the graph where that was exported with ``--warp``
@@ -387,6 +389,8 @@ class Fuser:
         color = self._color if color is None else check_color(color)
         counts = self._thermal if thermal is None else check_range(thermal)
         cover = matrix = None
+        if counts is not None and isinstance(ir, np.ndarray) and ir.dtype.kind in "fi" and _is_plane(ir):
+            ir, counts = to_counts(ir, counts), (0.0, 65535.0)
         registration = self._registration_for(ir, vis, homography)
         if registration is not None:
             ir, vis = check_frame("ir", ir), check_frame("vis", vis)
@@ -399,7 +403,10 @@ class Fuser:
                 vis, cover = field.crop(vis), field.cover
         ir, vis = check_pair(ir, vis, one_size=matrix is None)
         if counts is not None and ir.dtype != np.uint16:
-            raise InputError(f"thermal is given, but ir has dtype {ir.dtype}; a range is for uint16 infrared alone")
+            raise InputError(
+                f"thermal is given, but ir has dtype {ir.dtype}; a range is for uint16 infrared and for temperatures, "
+                "float or signed integers of one channel"
+            )
         if not self._warned_palette and is_palette(ir):
             self._warned_palette = True
             warnings.warn(
@@ -538,6 +545,10 @@ def _open_registration(given: Registration | Calibration | str | Path | None) ->
     from .registration import as_registration
 
     return as_registration(given)
+
+
+def _is_plane(frame: NDArray[Any]) -> bool:
+    return frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] == 1)
 
 
 def _sizes_differ(ir: Any, vis: Any) -> bool:

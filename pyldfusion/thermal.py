@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from .errors import InputError, did_you_mean
 from .kernels import histogram16, percentiles16, scale16
 
-__all__ = ["GAINS", "PERCENTILES", "GainControl", "check_range", "percentile_range", "to_8bit"]
+__all__ = ["GAINS", "PERCENTILES", "GainControl", "check_range", "percentile_range", "to_8bit", "to_counts"]
 
 #: Ways of gain control: the range of the percentiles, a histogram flattened up to a plateau, a fixed range of counts.
 GAINS = ("percentiles", "plateau", "fixed")
@@ -34,7 +35,7 @@ def check_range(thermal: Sequence[float] | None) -> tuple[float, float] | None:
     try:
         low, high = (float(value) for value in thermal)
     except (TypeError, ValueError) as error:
-        raise InputError(f"thermal is {thermal!r}; expected (low, high) in counts of the camera, or None") from error
+        raise InputError(f"thermal is {thermal!r}; expected (low, high) in the infrared's unit, or None") from error
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(f"thermal is ({low:g}, {high:g}); expected two finite numbers, the lower one first")
     return low, high
@@ -66,6 +67,30 @@ def to_8bit(ir: NDArray[np.uint16], thermal: tuple[float, float] | None = None) 
     """
     low, high = percentile_range(ir) if thermal is None else thermal
     return scale16(ir, low, high if high > low else low + 1)
+
+
+def to_counts(temperatures: NDArray[Any], thermal: tuple[float, float] | None = None) -> NDArray[np.uint16]:
+    """Temperatures, or whatever else a float or signed number means, as counts: linear over 0..65535, rounded.
+
+    Args:
+        temperatures: float or signed integer [H,W] or [H,W,1], in any unit; no value (NaN) is cold.
+        thermal: what becomes 0 and 65535; None takes :data:`PERCENTILES` of the finite values.
+
+    Returns:
+        uint16 of that shape, C-contiguous.
+
+    Raises:
+        InputError: no finite value to take a range from.
+    """
+    if thermal is None:
+        finite = temperatures[np.isfinite(temperatures)]
+        if not finite.size:
+            raise InputError("ir has no finite value; expected temperatures")
+        low, high = (float(value) for value in np.percentile(finite, PERCENTILES))
+    else:
+        low, high = thermal
+    scaled = (temperatures.astype(np.float64, order="C") - low) * (65535 / ((high - low) or 1))
+    return np.rint(np.nan_to_num(scaled, nan=0).clip(0, 65535)).astype(np.uint16)
 
 
 class GainControl:

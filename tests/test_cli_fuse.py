@@ -126,6 +126,23 @@ def test_sixteen_bits_in_and_out(folder, scenes, fuser):
     assert np.array_equal(read_image("d.png"), fuser.fuse(ir, vis, thermal=(7000, 7600)))
 
 
+def test_temperatures_are_infrared(folder, scenes, fuser, capsys):
+    """TIFF files of floats, as radiometric cameras' programs write them: percentiles, or a range in degrees."""
+    celsius = 0.04 * scenes[0].ir.astype(np.float32) - 273.15
+    cv2.imwrite("celsius.tif", celsius)
+    assert fuse("celsius.tif", "vis.png", "a.png", "--view", "fused,ir") == 0
+    assert np.abs(read_image("a.png").astype(int) - fuser.fuse(scenes[0].ir, read_image("vis.png"))).max() <= 2
+    assert fuse("celsius.tif", "vis.png", "b.png", "--thermal", 8, 35) == 0
+    assert np.array_equal(read_image("b.png"), fuser.fuse(celsius, read_image("vis.png"), thermal=(8, 35)))
+    capsys.readouterr()
+    assert fuse("celsius.tif", "vis.png", "c.png", "--thermal", 500, 600) == 0
+    assert "--thermal 500 600 makes 100% of the infrared black or white" in capsys.readouterr().err
+    assert cli.main(["eval", "celsius.tif", "vis.png", "a.png"]) == 0
+    cv2.imwrite("empty.tif", np.full((72, 96), np.nan, np.float32))
+    assert fuse("empty.tif", "vis.png", "d.png") == 2
+    assert "no finite value" in capsys.readouterr().err
+
+
 def test_raw_without_size_says_the_option(folder, capsys):
     np.zeros((72, 96), "<u2").tofile("ir.y16")
     assert fuse("ir.y16", "vis.png") == 2

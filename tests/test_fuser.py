@@ -184,6 +184,22 @@ class TestThermal:
         with Fuser(models / "lite.onnx", engine="onnxruntime", thermal=(28000, 28000 + 255 * 8)) as ranged:
             assert same(ranged.fuse(counts, vis), fixed)
 
+    def test_temperatures_with_a_range(self, lite, pair, models):
+        ir, vis = pair
+        celsius = 20 + ir / 10
+        expected = lite.fuse(ir, vis)
+        for frame in (celsius, celsius.astype(np.float32)[..., None], np.rint(100 * celsius).astype(np.int32)):
+            unit = 100 if frame.dtype == np.int32 else 1
+            assert same(lite.fuse(frame, vis, thermal=(20 * unit, 45.5 * unit)), expected)
+        celsius[3:5, 4:8], celsius[9, 9] = np.nan, np.inf
+        ir[3:5, 4:8], ir[9, 9] = 0, 255
+        with Fuser(models / "lite.onnx", engine="onnxruntime", thermal=(20, 45.5)) as ranged:
+            assert same(ranged.fuse(celsius, vis), lite.fuse(ir, vis))
+            with pytest.raises(InputError, match="temperatures, float or signed integers of one channel"):
+                ranged.fuse(np.zeros((H, W, 3)), vis)
+        with pytest.raises(InputError, match=r"expected floats in \[0, 1\]"):
+            lite.fuse(celsius, vis)
+
     def test_a_constant_frame(self, lite, pair):
         _, vis = pair
         assert lite.fuse(np.full((H, W), 31000, np.uint16), vis).shape == vis.shape
@@ -421,7 +437,7 @@ def test_hostile_arrays_are_fused_or_refused(lite, ir, vis, color):
             fused = lite.fuse(ir, vis, color=color)
         except PyldfusionError as error:
             assert isinstance(error, (InputError, DtypeError))
-            assert str(error).startswith(("ir ", "vis ", "color "))
+            assert str(error).startswith(("ir ", "vis ", "color ", "infrared of "))
         else:
             assert fused.shape == vis.shape and fused.dtype == vis.dtype and color != "x"
             assert not np.isnan(fused.astype(float)).any()

@@ -95,6 +95,10 @@ def test_pixels_that_are_not_8_or_16_unsigned_bits_are_refused(tmp_path, dtype):
     cv2.imwrite(str(tmp_path / "a.tif"), np.ones((20, 20), dtype))
     with pytest.raises(InputError, match=np.dtype(dtype).name):
         read_image(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif", temperatures=True).dtype == dtype
+    cv2.imwrite(str(tmp_path / "colour.tif"), np.ones((20, 20, 3), dtype))
+    with pytest.raises(InputError, match=np.dtype(dtype).name):
+        read_image(tmp_path / "colour.tif", temperatures=True)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pyldfusion.errors import InputError
-from pyldfusion.thermal import check_range, percentile_range, to_8bit
+from pyldfusion.thermal import check_range, percentile_range, to_8bit, to_counts
 
 frames = hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
@@ -23,6 +23,18 @@ def test_percentiles_are_numpys(ir, percentiles):
 def test_percentiles_of_a_camera_like_frame():
     ir = np.random.default_rng(0).normal(30000, 400, (479, 641)).astype(np.uint16)
     assert percentile_range(ir) == pytest.approx(np.percentile(ir, (0.5, 99.5)), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16, np.int32])
+def test_temperatures_become_counts(dtype):
+    given = np.random.default_rng(1).normal(300, 40, (50, 61)).astype(dtype)
+    low, high = np.percentile(given, (0.5, 99.5))
+    for thermal, (a, b) in ((None, (low, high)), ((250, 320), (250, 320))):
+        expected = np.clip((given.astype(np.float64) - a) / (b - a), 0, 1) * 65535
+        counts = to_counts(given, thermal)
+        assert counts.dtype == np.uint16 and np.abs(counts - expected).max() <= 0.51
+        assert np.array_equal(to_counts(given[::-1, ::-1], thermal), counts[::-1, ::-1])
+    assert (to_counts(np.full((4, 5), 21.5)) == 0).all()
 
 
 def by_hand(ir, low, high):

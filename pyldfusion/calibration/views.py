@@ -15,6 +15,7 @@ from ..camera.sources import BadFrame
 from ..camera.uri import Address, parse
 from ..errors import CameraError, InputError
 from ..media import FilePairs, Pair, grey_if_grey, open_pairs
+from ..thermal import to_counts
 
 __all__ = ["Taken", "take_views"]
 
@@ -69,8 +70,8 @@ def _from_files(ir: str, vis: str, count: int) -> Iterator[Taken]:
 
 
 def _read(pair: Pair, of_files: bool) -> Taken:
-    frames = pair.read()
-    return (pair.name if of_files else pair.vis, *frames)
+    ir, vis = pair.read()
+    return pair.name if of_files else pair.vis, to_counts(ir) if ir.dtype.kind in "fi" else ir, vis
 
 
 def _from_cameras(addresses: list[Address], interval: float, timeout: float) -> Iterator[Taken]:

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument_group("infrared").add_argument
     add("--raw-size", type=size, metavar="WxH", help="size of raw infrared files (little-endian, 16 bits, no header)")
-    add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="values of 16-bit infrared for black and white")
+    add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="counts or temperatures for black and white")
     add_registration_options(parser)
 
 
@@ -121,11 +121,14 @@ def _metrics(
 ) -> dict[str, float]:
     from ..image import infrared_to_8bit
     from ..metrics import evaluate
+    from ..thermal import to_counts
 
-    given, (height, width) = ir, vis.shape[:2]
+    given, (height, width), clip = ir, vis.shape[:2], thermal
+    if ir.dtype.kind in "fi":  # temperatures
+        ir, clip = to_counts(ir, thermal), (0.0, 65535.0)
     ir, vis, _ = registration.join(ir, vis)
     if ir.dtype.itemsize == 2:
-        ir = infrared_to_8bit(ir, thermal=thermal)
+        ir = infrared_to_8bit(ir, thermal=clip)
     elif thermal is not None:
         raise InputError("--thermal is given, but the infrared has 8 bits; a range is for 16-bit infrared alone")
     with warnings.catch_warnings(record=True) as caught:

@@ -6,8 +6,9 @@ directory: fused_STEM.png, the directory fused/, or fused_STEM.mp4. Existing res
 existing picture is replaced only if its name begins with fused, if it says that pyldfusion wrote it (.png and .jpg do),
 or with --force.
 
-Infrared of another size is resized onto the visible frame. 16-bit infrared is scaled by its 0.5 and 99.5 percentiles
-unless --thermal gives the range; 16-bit visible gives 16-bit .png or .tif. Videos lose their sound.
+Infrared of another size is resized onto the visible frame. 16-bit infrared and temperatures (TIFF of floats) are scaled
+by their 0.5 and 99.5 percentiles unless --thermal gives the range; 16-bit visible gives 16-bit .png or .tif. Videos
+lose their sound.
 
 Exit code: 0 if every pair was written, 1 if some were not, 2 if none was or the arguments are wrong, 130 after Ctrl-C.
 Finished files are whole even then, and a video ends with the last fused frame.
@@ -69,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_palette(pictures)
     add("--raw-size", type=size, metavar="WxH", help="size of raw infrared files (little-endian, 16 bits, no header)")
-    add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="values of 16-bit infrared for black and white")
+    add("--thermal", type=float, nargs=2, metavar=("LO", "HI"), help="counts or temperatures for black and white")
     add("--fps", type=_rate, metavar="RATE", help="frames a second of a video written (default: the visible video's)")
 
     add("--temporal", type=number(0), metavar="S",
@@ -210,9 +211,13 @@ class _Worker:
         """
         from ..media import grey_if_grey
         from ..registration import visible_outside
+        from ..thermal import to_counts
         from ..views import view_picture
 
-        ir, vis = pair.read()
+        measured, vis = pair.read()
+        ir, thermal = measured, self.thermal
+        if measured.dtype.kind in "fi":  # temperatures
+            ir, thermal = to_counts(measured, self.thermal), (0.0, 65535.0)
         if pair.ir == pair.vis:
             self.console.note("IR and VIS are the same file: was another one meant?", kind="same")
         if ir.ndim == 3 and grey_if_grey(vis).ndim == 2:
@@ -226,17 +231,17 @@ class _Worker:
         if self.registration.only_resizes and came != f"{width}x{height}":
             self.console.note(f"infrared of {came} is resized to the visible {width}x{height}", kind="resized")
         start = time.perf_counter()
-        fused = self.fuser.fuse(ir if matrix is None else given, vis, homography=matrix, time=at)
+        fused = self.fuser.fuse(ir if matrix is None else given, vis, homography=matrix, thermal=thermal, time=at)
         milliseconds = 1000 * (time.perf_counter() - start)
         if cover is not None:
             fused = visible_outside(fused, vis, cover)
         written = {}
         for view in self.views:
-            picture = view_picture(view, ir, vis, fused, self.palette, self.thermal)
+            picture = view_picture(view, ir, vis, fused, self.palette, thermal)
             written[view] = str(output.write(pair.name, index, view, picture))
         self.last = written[self.views[0]]
         if compare:
-            self._compare(pair.name, given, ir, vis)
+            self._compare(pair.name, measured, ir, vis, thermal)
         return {
             "out": written,
             "width": vis.shape[1],
@@ -245,15 +250,22 @@ class _Worker:
             "edge_correlation": round(self._latest, 4),
         }
 
-    def _compare(self, name: str, given: NDArray[Any], ir: NDArray[Any], vis: NDArray[Any]) -> None:
+    def _compare(
+        self,
+        name: str,
+        measured: NDArray[Any],
+        ir: NDArray[Any],
+        vis: NDArray[Any],
+        thermal: tuple[float, float] | None,
+    ) -> None:
         """Look at the edges of a pair that was fused; pictures without any say nothing about how they lie."""
         from ..image import infrared_to_8bit
         from ..registration import UNREGISTERED_BELOW, edge_correlation
 
-        clipped = note_if_clipped(self.console, name, given, self.thermal)
+        clipped = note_if_clipped(self.console, name, measured, self.thermal)
         self._latest = edge_correlation(ir, vis)
         if self._latest < UNREGISTERED_BELOW:
-            seen = infrared_to_8bit(ir, thermal=self.thermal) if ir.dtype.itemsize == 2 else ir
+            seen = infrared_to_8bit(ir, thermal=thermal) if ir.dtype.itemsize == 2 else ir
             uniform = [word for word, plane in (("infrared", seen), ("visible", vis)) if _is_uniform(plane)]
             for word in uniform:
                 if not (clipped and word == "infrared"):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ..fuser import Fuser
@@ -95,7 +94,7 @@ def open_registration(args: argparse.Namespace) -> Registration:
     )
 
 
-def note_if_clipped(console: Console, name: str, ir: NDArray[np.uint16], thermal: tuple[float, float] | None) -> bool:
+def note_if_clipped(console: Console, name: str, ir: NDArray[Any], thermal: tuple[float, float] | None) -> bool:
     """Say so, once a run, when ``--thermal`` makes nearly all of an infrared picture black or white."""
     if thermal is None:
         return False

@@ -42,8 +42,10 @@ SENSOR_SIZES = (  # widths and heights that thermal cameras have
 )
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, temperatures: bool = False) -> Image:
     """Read a picture: uint8 or uint16, [H, W] if the file is grey, [H, W, 3] in BGR order if it is in colour.
+
+    With `temperatures`, grey floats and signed integers (radiometric TIFF) come as they are.
 
     An EXIF orientation is applied; an alpha channel is dropped, since cameras do not give it a meaning.
     Raises InputError for anything that is not a whole picture of 8 or 16 bits.
@@ -58,7 +60,7 @@ def read_image(path: str | Path) -> Image:
             f"{path}: not a whole picture that OpenCV can read ({data.size} bytes); "
             "expected a complete PNG, TIFF, JPEG, BMP, WebP or PGM file"
         )
-    if image.dtype not in (np.uint8, np.uint16):
+    if image.dtype not in (np.uint8, np.uint16) and not (temperatures and image.ndim == 2):
         raise InputError(
             f"{path}: pixels of type {image.dtype}; expected unsigned integers of 8 or 16 bits; convert it, "
             "for example by scaling the temperatures of interest to 0..65535"

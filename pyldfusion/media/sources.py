@@ -184,7 +184,7 @@ def _decoded(ir: Image, vis: Image) -> tuple[Image, Image]:
 
 def _read_infrared(path: Path, raw_size: Size | None) -> Image:
     if path.suffix.lower() in READABLE_SUFFIXES:
-        return grey_if_grey(read_image(path))
+        return grey_if_grey(read_image(path, temperatures=True))
     if raw_size is not None:
         return read_raw(path, raw_size)
     if path.suffix.lower() in RAW_SUFFIXES:
