@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -412,6 +413,6 @@ def test_ctrl_c_leaves_whole_files(folder):
         said = run.stderr.read()
         assert run.wait() == 130
     files = list(Path("out").iterdir())
-    written = "1 pair is" if len(files) == 1 else f"{len(files)} pairs are"
-    assert 0 < len(files) < 200 and f"interrupted; {written} written" in said
+    told = re.search(r"interrupted; (\d+) pairs? written", said)
+    assert told and 0 < len(files) < 200 and int(told[1]) in (len(files), len(files) - 1)  # one may just have come
     assert all(read_image(path).shape == (72, 96, 3) for path in files)

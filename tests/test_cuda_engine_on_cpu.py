@@ -472,7 +472,7 @@ class TestArrays:
     @pytest.mark.parametrize(
         "ir, vis, error, words",
         [
-            ((20, 24), (20, 25, 3), InputError, r"ir is 24x20 and vis is 25x20 \(width x height\)"),
+            ((20, 24), (20, 25, 3), InputError, "infrared of 24x20 and visible of 25x20 differ"),
             ((20, 24, 4), (20, 24, 3), InputError, r"ir has shape \(20, 24, 4\); expected HxW"),
             ((20, 24), (1, 20, 24, 3), InputError, "vis has shape"),
             ((15, 24), (15, 24), InputError, "at least 16 pixels"),

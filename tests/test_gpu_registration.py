@@ -131,8 +131,10 @@ class TestFuser:
         with opened() as model:
             got = model.fuse(torch.from_numpy(ir), torch.from_numpy(vis), homography=matrix).numpy()
             assert np.abs(got.astype(float) - model.fuse(ir, vis, homography=matrix)).mean() < 0.5
-            with pytest.raises(InputError, match="ir is 120x90 and vis is 160x120"):
-                model.fuse(torch.from_numpy(ir), torch.from_numpy(vis))
+            got = model.fuse(torch.from_numpy(ir), torch.from_numpy(vis)).numpy()  # of one aspect: resized
+            assert np.abs(got.astype(float) - model.fuse(ir, vis)).mean() < 0.5
+            with pytest.raises(InputError, match="infrared of 120x60 and visible of 160x120 differ by more than 2 %"):
+                model.fuse(torch.from_numpy(ir[:60]), torch.from_numpy(vis))
 
     def test_what_cannot_be(self, opened, frames):
         ir, vis = map(torch.from_numpy, frames)

@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool) -> int:
     """Every pair by itself: one that fails is told, and the others go on."""
-    console, failed, written = worker.console, 0, 0
+    console, failed = worker.console, 0
     console.note_alone(pairs.alone)
     try:
         with output:
@@ -113,25 +113,24 @@ def _fuse_files(pairs: FilePairs, output: Output, worker: _Worker, as_json: bool
                 record: dict[str, Any] = {"ir": pair.ir, "vis": pair.vis, "error": None}
                 try:
                     record |= worker.fuse(pair, index, output)
-                    written += 1
                 except PyldfusionError as error:
                     failed += 1
                     record["error"] = str(error)
                     console.error(str(error) if pairs.count == 1 else f"{pair.name}: {error}")
                 if as_json:
                     print(json.dumps(record), flush=True)
-                elif pairs.count == 1 and written:
+                elif pairs.count == 1 and worker.written:
                     files = ", ".join(record["out"].values())
                     console.result(f"{files}: {record['width']}x{record['height']}, {worker.with_what}")
                 console.advance()
     except KeyboardInterrupt:
-        console.error(f"interrupted; {counted(written, 'pair')} {'is' if written == 1 else 'are'} written")
+        console.error(f"interrupted; {counted(worker.written, 'pair')} written")
         return 130
     worker.warn_if_unregistered()
     if not as_json and pairs.count != 1:
-        counts = f"{counted(written, 'pair')} fused, {failed} failed, in {console.seconds:.1f} s"
-        console.result(f"{counts}{f'; the last is {worker.last}' if written else ''}; {worker.with_what}")
-    return 0 if not failed else 1 if written else 2
+        counts = f"{counted(worker.written, 'pair')} fused, {failed} failed, in {console.seconds:.1f} s"
+        console.result(f"{counts}{f'; the last is {worker.last}' if worker.written else ''}; {worker.with_what}")
+    return 0 if not failed else 1 if worker.written else 2
 
 
 def _fuse_video(pairs: StreamPairs, output: Output, worker: _Worker, as_json: bool, rate: float) -> int:
@@ -188,6 +187,7 @@ class _Worker:
         self.fuser, self.registration, self.views, self.palette = fuser, registration, views, palette
         self.thermal, self.console = thermal, console
         self.last = ""  # the first view's path, of the latest pair
+        self.written = 0  # pairs whose views are all on disk
         self._latest = 0.0  # edge correlation of the latest pair that was compared
         self._correlations: list[float] = []
 
@@ -240,6 +240,7 @@ class _Worker:
             picture = view_picture(view, ir, vis, fused, self.palette, thermal)
             written[view] = str(output.write(pair.name, index, view, picture))
         self.last = written[self.views[0]]
+        self.written += 1
         if compare:
             self._compare(pair.name, measured, ir, vis, thermal)
         return {
