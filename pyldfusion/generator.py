@@ -65,7 +65,11 @@ def instance_norm(x: Tensor, *, relu: bool = False, residual: Tensor | None = No
         return _then(normed, relu, residual)
     if torch_ops.wants(x):
         return torch_ops.adain(x, eps=NORM_EPS, relu=relu, residual=residual)
-    return _then(F.instance_norm(x, eps=NORM_EPS), relu, residual)
+    normed = F.instance_norm(x, eps=NORM_EPS)
+    if normed.requires_grad:
+        # torch 2.13 on the CPU: of one picture, a gradient in channels_last order is read as if it were contiguous
+        normed.register_hook(Tensor.contiguous)
+    return _then(normed, relu, residual)
 
 
 def adain(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False, residual: Tensor | None = None) -> Tensor:

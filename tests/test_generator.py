@@ -11,7 +11,7 @@ import torch
 from pyldfusion.author_weights import author_names, to_state_dict
 from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.generator import VARIANTS, Generator, load_generator
-from trainer.start.initialise import initialise
+from trainer.start.initialise import initialise, initialise_scaled
 
 from .author_networks import LDFusion, LDLite, fill
 
@@ -138,3 +138,19 @@ def test_load_generator_names_what_is_wrong(tmp_path):
     save_weights(state, tmp_path / "unnamed.safetensors", {})
     with pytest.raises(ArtefactError, match="does not say which network"):
         load_generator(tmp_path / "unnamed.safetensors")
+
+
+@pytest.mark.parametrize("variant", ["full", "lite"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_gradients_do_not_depend_on_the_memory_format(variant, count):
+    """Training has its weights channels last; torch's instance norm misreads such a gradient of one picture."""
+    random = torch.Generator().manual_seed(0)
+    ir, vis = (torch.rand(count, 1, 32, 40, generator=random, dtype=torch.float64) for _ in range(2))
+    network = initialise_scaled(Generator(variant), 0).double()
+    found = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        network.to(memory_format=order).zero_grad()
+        network(ir, vis).square().sum().backward()
+        found.append({name: weight.grad.clone() for name, weight in network.named_parameters() if weight.ndim > 1})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-9, atol=1e-12, msg=name)

@@ -25,7 +25,7 @@ from pyldfusion.artefact import open_artefact  # noqa: E402
 from pyldfusion.errors import ArtefactError  # noqa: E402
 from pyldfusion.generator import Generator, load_generator  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.build import make_batches, make_objective  # noqa: E402
+from trainer.build import make_batches, make_generator, make_objective  # noqa: E402
 from trainer.config import AugmentConfig, Config, ConfigError, load_config  # noqa: E402
 from trainer.data.pairs import load_pairs  # noqa: E402
 from trainer.loop import DivergedError, train  # noqa: E402
@@ -129,6 +129,18 @@ class TestSupervised:
         load_generator(out / "weights.safetensors")
         summary = json.loads((out / "summary.json").read_text())
         assert summary["complete"] and summary["step"] == 40 and summary["losses"]["pixel"] > 0
+
+    @pytest.mark.parametrize("decay", [0.0, 0.3])
+    def test_the_result_is_the_average_of_what_was_learnt(self, folder, tmp_path, decay):
+        expected = make_generator(load_config("supervised-lite").network, 0).state_dict()
+        for step in (0, 1):
+            run(folder, tmp_path, small(step + 1, f"optimiser.average={decay}"), resume=step > 0)
+            learnt = torch.load(tmp_path / "state.pt", weights_only=True)["generator"]
+            share = min(decay, (1 + step) / (10 + step))
+            expected = {name: share * tensor + (1 - share) * learnt[name] for name, tensor in expected.items()}
+        made = weights(tmp_path)
+        for name, tensor in expected.items():
+            np.testing.assert_allclose(made[name], tensor.numpy(), rtol=1e-5, atol=1e-7, err_msg=name)
 
     def test_another_rate_holds_from_where_a_run_goes_on(self, folder, tmp_path):
         run(folder, tmp_path, small(2, "schedule.warmup=0"))

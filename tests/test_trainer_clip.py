@@ -102,6 +102,17 @@ def test_light_blocks_are_the_same_function_and_keep_less(tmp_path, quick):
     assert light < 0.85 * heavy if quick else light <= heavy
 
 
+@pytest.mark.slow
+def test_light_blocks_compile_to_the_same_function(tmp_path):
+    visual = random_model(configuration(tmp_path / "m.json", vit(), quick_gelu=True))[0].visual.requires_grad_(False)
+    for parameter in visual.parameters():  # biases are zero at first
+        parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2)) / 9)
+    lighten(visual)
+    mlp = next(module for module in visual.modules() if isinstance(module, QuickMlp))
+    x = planes(2, 17, 64, dtype=torch.float32, grad=False)
+    torch.testing.assert_close(torch.compile(mlp)(x), mlp(x), rtol=1e-4, atol=1e-5)
+
+
 def test_attention_of_another_kind_is_left_alone():
     for options in ({"batch_first": False}, {"add_bias_kv": True}, {"add_zero_attn": True}, {"dropout": 0.1}):
         assert not SelfAttention.replaces(nn.MultiheadAttention(8, 2, **({"batch_first": True} | options)))

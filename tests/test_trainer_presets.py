@@ -126,3 +126,56 @@ def test_wrong_use_ends_with_a_message(pairs, tmp_path, capsys):
     with pytest.raises(SystemExit) as error:
         main(["--data", str(pairs), "--only", "without-everything"])
     assert error.value.code == 2
+
+
+PAPER_VALUES = {
+    "loss.whole": 2 / 12,
+    "loss.patches": 10 / 12,
+    "loss.regulariser": 0.5,
+    "loss.fidelity": 1.0,
+    "optimiser.name": "adam",
+    "optimiser.rate": 1e-3,
+    "optimiser.betas": (0.9, 0.999),
+    "run.epochs": 70,
+    "schedule.warmup": -1,
+    "schedule.milestones": (50, 60),
+    "schedule.factor": 0.5,
+    "samples.batch": 16,
+    "samples.crop": 224,
+    "samples.repeat": 1,
+    "samples.affine": False,
+    "samples.noise": 0.0,
+    "patches.count": 32,
+    "patches.side": (112, 179),
+    "patches.one_side": True,
+    "patches.degrees": 5.0,
+    "patches.shear": 5.0,
+    "patches.shift": 0.1,
+    "patches.scale": (1.0, 1.5),
+    "patches.entropy": 6.0,
+    "clip.model": "ViT-B-32-quickgelu",
+    "clip.pretrained": "openai",
+    "network.initial": "authors",
+    "prompts.infrared": ("an infrared image",),
+    "prompts.visible": ("a visible gray image",),
+}
+AUTHORS_VALUES = PAPER_VALUES | {
+    "loss.whole": 2.0,
+    "loss.patches": 10.0,
+    "loss.regulariser": 3.0,
+    "loss.fidelity": 10.0,
+    "optimiser.rate": 5e-4,
+    "run.epochs": 100,
+    "schedule.milestones": (50, 60, 70, 80, 90),
+    "samples.repeat": 10,
+    "samples.affine": True,
+    "samples.noise": 0.03,
+    "samples.least_deviation": 0.05,
+    "samples.redraws": 10,
+}
+
+
+@pytest.mark.parametrize(("preset", "expected"), [("paper", PAPER_VALUES), ("authors", AUTHORS_VALUES)])
+def test_the_presets_hold_the_methods_table(preset, expected):
+    values = load_config(preset).as_dict()
+    assert {key: values[key.split(".")[0]][key.split(".")[1]] for key in expected} == expected

@@ -112,7 +112,9 @@ def train(
             finite = math.isfinite(values["loss"] + values["gradient norm"])
             bad = 0 if finite else bad + 1
             if bad >= run.give_up:
-                raise DivergedError(f"{bad} losses in a row were not finite; the last good weights are in {out}")
+                kept = out / "weights.safetensors"
+                where = f"the last good weights are {kept}" if kept.is_file() else "nothing was saved before"
+                raise DivergedError(f"{bad} losses in a row were not finite, the last at step {step}; {where}")
             learner.take(finite)
 
             done = learner.step

@@ -27,6 +27,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: no space, no permission; ``path`` is what it was.
     """
+    for left in path.parent.glob(f".{path.name}.*"):  # of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         torch.save(state, temporary)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,32 +64,49 @@ class Log:
         self.out = out
         self.table, self.validation = Table(out / "log.csv", first), Table(out / "validation.csv", first)
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first or None)
-        self.start = time.monotonic()
+        self.start, self.told = time.monotonic(), False
 
     def __enter__(self) -> Log:
         return self
 
     def __exit__(self, *_: object) -> None:
         for open_file in (self.table, self.validation, self.board):
-            open_file.close()
+            with self._tolerated():
+                open_file.close()
+
+    @contextlib.contextmanager
+    def _tolerated(self) -> Iterator[None]:
+        """A full disk ends no run: its checkpoints only warn, and so do its logs, once."""
+        try:
+            yield
+        except OSError as error:
+            if not self.told:
+                why = error.strerror or error
+                warnings.warn(f"logs in {self.out} cannot be written ({why}); the run goes on", stacklevel=4)
+            self.told = True
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """One row of ``log.csv``."""
-        self.table.write({"step": step, **values, "seconds": time.monotonic() - self.start})
-        for name, value in values.items():
-            self.board.add_scalar(f"train/{name}", value, step)
+        with self._tolerated():
+            self.table.write({"step": step, **values, "seconds": time.monotonic() - self.start})
+        with self._tolerated():
+            for name, value in values.items():
+                self.board.add_scalar(f"train/{name}", value, step)
 
     def validated(self, step: int, means: dict[str, float], strip: np.ndarray) -> None:
         """Metrics of the validation pairs, and their pictures uint8 [H,W]."""
         import cv2
 
-        self.validation.write({"step": step, **means})
-        for name, value in means.items():
-            self.board.add_scalar(f"validation/{name}", value, step)
-        self.board.add_image("validation/ir, vis, fused", strip, step, dataformats="HW")
-        folder = self.out / "pictures"
-        folder.mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / f"step_{step:06d}.png"), strip)
+        with self._tolerated():
+            self.validation.write({"step": step, **means})
+        with self._tolerated():
+            for name, value in means.items():
+                self.board.add_scalar(f"validation/{name}", value, step)
+            self.board.add_image("validation/ir, vis, fused", strip, step, dataformats="HW")
+        with self._tolerated():
+            folder = self.out / "pictures"
+            folder.mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / f"step_{step:06d}.png"), strip)
 
 
 def write_summary(path: Path, values: dict[str, Any]) -> None:

@@ -88,6 +88,11 @@ class QuickMlp(nn.Module):
         """[N,L,D] -> [N,L,D]."""
         up, down = self.c_fc, self.c_proj
         rows = x.reshape(-1, x.shape[-1])
+        if torch.compiler.is_compiling():
+            # inductor drops the factors of addmm and of add (pytorch#167313); those written out it fuses by itself
+            hidden = F.silu(STEEPNESS * F.linear(rows, up.weight, up.bias))
+            result = F.linear(hidden, down.weight) / STEEPNESS
+            return (result + down.bias.to(result.dtype)).view(x.shape)
         hidden = torch.addmm(up.bias, rows, up.weight.t(), beta=STEEPNESS, alpha=STEEPNESS)
         result = F.linear(F.silu(hidden), down.weight)
         return torch.add(down.bias.to(result.dtype), result, alpha=1 / STEEPNESS).view(x.shape)
