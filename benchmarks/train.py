@@ -203,9 +203,7 @@ def _same_weights(clip: nn.Module, vgg: nn.Sequential, config: Config) -> None:
     ours = load_vgg(config.vgg, "cpu", config.run.seed).layers
     for theirs, layer in zip(vgg, ours, strict=False):
         if isinstance(theirs, nn.Conv2d):
-            weight = layer.weight
-            # ours has one input channel with the sum of three kernels; a third for each is the same function
-            theirs.weight.copy_(weight if theirs.weight.shape == weight.shape else weight.expand(-1, 3, -1, -1) / 3)
+            theirs.weight.copy_(layer.weight)
             theirs.bias.copy_(layer.bias)
 
 
@@ -374,7 +372,9 @@ def main(argv: list[str]) -> int:
         return 0
 
     about = {
-        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "load_before": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,

@@ -34,7 +34,7 @@ def test_every_preset_loads_and_every_value_says_why(path):
         ("run.seed=-1", "run.seed is -1; expected at least 0"),
         ("network.variant=lit", "network.variant is 'lit'; did you mean 'lite'"),
         ("loss.whole=-1", "loss.whole is -1.0; expected at least 0"),
-        ("optimiser.rate=nan", "optimiser.rate is nan; expected at least 0"),
+        ("optimiser.rate=nan", "optimiser.rate is nan; expected a finite number"),
         ("optimiser.betas=[0.9]", "expected two numbers from 0 to below 1"),
         ("optimiser.average=1.0", "expected a number from 0 to below 1"),
         ("crops.crops=[]", "crops.crops is empty; expected at least one WIDTHxHEIGHT"),
@@ -77,3 +77,13 @@ def test_presets_build_on_each_other_and_one_sentence_is_a_list(tmp_path):
         load_config(str(tmp_path / "c.toml"), ["run.steps=1"])
     with pytest.raises(ConfigError, match="circle"):
         load_config(str(tmp_path / "a.toml"))
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["samples.redraws=-1", "schedule.factor=-1", "optimiser.rate=inf", "patches.entropy=nan", "patches.shear=90",
+     "patches.degrees=nan", "optimiser.betas=[0.9,nan]"],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_refused_by_name(option):
+    with pytest.raises(ConfigError, match=option.partition("=")[0].replace(".", r"\.")):
+        load_config("paper", [option])

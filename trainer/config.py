@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -300,6 +301,13 @@ class Config:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
 
     def __post_init__(self) -> None:
+        for section, keys in dataclasses.asdict(self).items():
+            for key, value in keys.items():
+                numbers = value if isinstance(value, (list, tuple)) else [value]
+                if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+                    raise ConfigError(f"{section}.{key} is {value}; expected a finite number")
+        if not 0 <= self.patches.shear < 90:
+            raise ConfigError(f"patches.shear is {self.patches.shear}; expected degrees from 0 to below 90")
         for name, value, allowed in (
             ("run.objective", self.run.objective, ("language", "supervised")),
             ("run.precision", self.run.precision, ("auto", "fp32", "bf16", "fp64")),
@@ -325,6 +333,7 @@ class Config:
             ("samples.batch", self.samples.batch, 1),
             ("samples.crop", self.samples.crop, 32),
             ("samples.repeat", self.samples.repeat, 1),
+            ("samples.redraws", self.samples.redraws, 0),
             ("patches.count", self.patches.count, 0),
             ("validation.every", self.validation.every, 1),
             ("validation.pairs", self.validation.pairs, 1),
@@ -341,6 +350,7 @@ class Config:
             ("optimiser.clip", self.optimiser.clip, 0),
             ("optimiser.average", self.optimiser.average, 0),
             ("schedule.warmup", self.schedule.warmup, -1),
+            ("schedule.factor", self.schedule.factor, 0),
         ):
             if not number >= least:
                 raise ConfigError(f"{name} is {number}; expected at least {least}")
