@@ -18,7 +18,7 @@ from .handover import Ended, Handover
 from .pair import SIDES, FramePair, Pairer
 from .sources import Camera, open_device
 from .sources.file import FileDevice
-from .uri import Address, as_address
+from .uri import Address, Given, as_address
 
 __all__ = ["CameraPair", "begin_together", "make_cameras"]
 
@@ -58,8 +58,8 @@ class CameraPair:
 
     def __init__(
         self,
-        ir: str | int | Path | Address,
-        vis: str | int | Path | Address,
+        ir: Given,
+        vis: Given,
         *,
         policy: str = "hold",
         max_skew: float | None = None,
@@ -191,7 +191,7 @@ class CameraPair:
                 return
 
 
-def make_cameras(ir: str | int | Path | Address, vis: str | int | Path | Address, events: Events) -> dict[str, Camera]:
+def make_cameras(ir: Given, vis: Given, events: Events) -> dict[str, Camera]:
     """``"ir"`` and ``"vis"``, not opened yet; if one of the two is live, a file is played at its rate. Raises
     InputError."""
     addresses = [as_address(given, "source") for given in (ir, vis)]

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -29,7 +28,7 @@ from .frame import Frame
 from .layouts import find_layout
 from .pair import SIDES
 from .recording import Recording
-from .uri import Address
+from .uri import Given
 
 __all__ = ["Delay", "Track", "find_delay", "watch", "watch_recording"]
 
@@ -130,8 +129,8 @@ class Track:
 
 
 def watch(
-    ir: str | int | Path | Address,
-    vis: str | int | Path | Address,
+    ir: Given,
+    vis: Given,
     seconds: float,
     *,
     layout: str = "plain",

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote, unquote_plus
 
 from ..errors import InputError, did_you_mean
@@ -22,6 +22,7 @@ from ..errors import InputError, did_you_mean
 __all__ = [
     "SCHEMES",
     "Address",
+    "Given",
     "Option",
     "Role",
     "Scheme",
@@ -334,7 +335,11 @@ def parse(text: str, role: Role, given: Mapping[str, str] | None = None) -> Addr
     return Address(scheme, unquote(target) if scheme.name == "file" and separator else target, values)
 
 
-def as_address(given: Any, role: Role) -> Address:
+#: What programs give for an address: its text, a parsed one, a path, or the number of a USB camera.
+Given: TypeAlias = "str | int | Path | Address"
+
+
+def as_address(given: Given, role: Role) -> Address:
     """The address of what a program gave: one, its text, a path, or for a source the number of a USB camera.
 
     Raises:

@@ -35,8 +35,8 @@ from ..camera.uri import SCHEMES, options_of, shown
 from ..errors import CameraError, InputError, did_you_mean
 from .cameras import add_camera_options, cameras_of, events_to
 from .console import Console, counted
-from .kept import check_nothing_is_replaced
 from .options import add_model_options, add_palette, add_registration_options, number, open_fuser, open_registration
+from .overwriting import check_nothing_is_replaced
 
 if TYPE_CHECKING:
     import tomllib
