@@ -325,12 +325,13 @@ void doubled(const Level& coarse, Index y, Index x0, Index x1, Coefficients* to)
 }
 
 // What is below the coarsest level.
-LDF_CLONES void base_row(const float* ir, const float* vis, Index n, float hot, float lift, Coefficients* to) {
+LDF_CLONES void base_row(const float* ir, const float* vis, Index n, float hot, float lift, float room,
+                          Coefficients* to) {
   for (Index i = 0; i < n; ++i) {
-    const float share = base_share(ir[i], vis[i], hot, lift);
-    to->k[kIr][i] = share;
+    const float share = base_share(ir[i], vis[i], hot, lift), kept = kept_of_hot(ir[i], hot, room);
+    to->k[kIr][i] = share * kept;
     to->k[kVis][i] = 1.0f - share;
-    to->l[i] = 0.0f;
+    to->l[i] = share * (1.0f - kept) * hot;
   }
 }
 
@@ -391,7 +392,8 @@ void fill_coefficients(const PyramidLook& look, const Work& work, int index, con
         if (index + 1 < kPyramidLevels) {
           doubled(work.levels[index + 1], y, x0, x1, &below);
         } else {
-          base_row(maps[kIr].smooth + at, maps[kVis].smooth + at, n, look.hot, look.hot_lift, &below);
+          base_row(maps[kIr].smooth + at, maps[kVis].smooth + at, n, look.hot, look.hot_lift, look.hot_room,
+                   &below);
         }
         add_detail(maps, at, n, gains, below, level.k[kIr] + at, level.k[kVis] + at, level.l + at);
         if (index == 0) {

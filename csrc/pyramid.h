@@ -33,7 +33,8 @@ struct PyramidLook {
   float coding_noise;            // and this in the sources' units [0, 1]: steps of a grey level, blocks of a codec
   float least_contrast;          // > 0; deviation, of [0, 1], below which a source is not raised to the other's contrast
   float hot;                     // infrared level above which things count as hot,
-  float hot_lift;                // and how far the base follows them beyond the mean of both, 0..1
+  float hot_lift;                // and how far the base follows them beyond the mean of both, 0..1,
+  float hot_room;                // > 0; by how much at most they exceed `hot` there: what they show within is detail
   float hot_keep;                // how much sooner than elsewhere steps of the infrared are kept beside them, 0..1
   float mean, deviation;         // of the finished picture, of [0, 1]
   float knee;                    // distance from the mean beyond which highlights and shadows bend

@@ -77,6 +77,15 @@ LDF_HD inline float base_share(float ir, float vis, float hot, float lift) {
   return 0.5f + 0.5f * lift * unit(2.0f * (ir - vis)) * smooth_step(ir - hot + 0.5f);
 }
 
+// From 0 towards 1, never reached: slope and value of a straight line at 0.
+LDF_HD inline float bend(float x) { return x / std::sqrt(1.0f + x * x); }
+
+// What the base keeps of the infrared's distance from `hot`: ever less beyond it, so that at most `room` is left.
+LDF_HD inline float kept_of_hot(float ir, float hot, float room) {
+  const float over = larger(ir - hot, 0.0f) / room;
+  return 1.0f / std::sqrt(1.0f + over * over);
+}
+
 // A fused value, in standard values of the sources, to the finished picture's.
 struct Tone {
   float scale, shift;  // to distances from the mean
@@ -94,12 +103,6 @@ inline Tone tone_of(const PyramidLook& look, double mean, double variance) {
   t.room_above = larger(1.0f - look.mean - look.knee, 0.02f);
   t.room_below = larger(look.mean - look.knee, 0.02f);
   return t;
-}
-
-// tanh(x) for x >= 0, a Pade approximant: within 0.024, smooth, and exactly 1 from 3 on.
-LDF_HD inline float bend(float x) {
-  x = smaller(x, 3.0f);
-  return x * (27.0f + x * x) / (27.0f + 9.0f * (x * x));
 }
 
 LDF_HD inline float toned(float value, const Tone& t) {

@@ -31,6 +31,7 @@ from .smoothing import smoothed_codes, smoothed_mean, smoothed_moments, smoothed
 __all__ = ["VARIANTS", "Generator", "Variant", "load_generator"]
 
 NORM_EPS = 1e-5
+FLAT = 1e-6  # far below a grey level, above the rounding of a mean in 32 bits
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,9 @@ class ContentEncoder(nn.Module):
         # The first norm removes the mean anyway; removing it here changes nothing but the rounding of runtimes that
         # compute variances in one pass or in 16 bits.
         x = x - smoothed_mean(x.mean((2, 3), keepdim=True))
+        if self.training:
+            # What rounding leaves of a flat plane is no picture. Each norm would raise it, and its gradient, 316-fold.
+            x = F.hardshrink(x, FLAT)
         x = instance_norm(self.stem(x), relu=True)
         for conv in self.down:
             x = instance_norm(conv(x), relu=True)

@@ -48,15 +48,17 @@ class PyramidLook:
     coding_noise: float = 0.006
     #: a source of less contrast than this (of [0, 1]) is not raised to the contrast of the other.
     least_contrast: float = 0.025
-    #: infrared level above which things count as hot, and how far the base follows them.
+    #: infrared level above which things count as hot, how far the base follows them, and by how much at most they exceed
+    #: that level there: the less, the more is seen of what they show within.
     hot: float = 1.2
     hot_lift: float = 0.4
+    hot_room: float = 2.5
     #: how much of ``edge`` is taken off for the infrared beside them, so that they get no dark rim.
     hot_keep: float = 0.9
     #: mean and deviation of the finished picture, and where its highlights and shadows start to bend.
-    mean: float = 0.47
-    deviation: float = 0.258
-    knee: float = 0.37
+    mean: float = 0.46
+    deviation: float = 0.265
+    knee: float = 0.25
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -68,7 +70,7 @@ class PyramidLook:
             ):
                 what = "three finite numbers" if expected == 3 else "a finite number"
                 raise InputError(f"{field.name} is {value!r}; expected {what} from 0 up")
-        for name in ("edge", "strong", "coring", "least_noise", "least_contrast"):
+        for name in ("edge", "strong", "coring", "least_noise", "least_contrast", "hot_room"):
             value = getattr(self, name)
             if min(value if isinstance(value, (tuple, list)) else (value,)) < 1e-4:
                 raise InputError(f"{name} is {value!r}; expected at least 0.0001")

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from .generator import ContentEncoder, Generator, SampleNorm, StyleFusion
 
-__all__ = ["BlockConv", "InPrecision", "drop_dead_biases", "for_inference", "zero_dead_biases"]
+__all__ = [
+    "BlockConv",
+    "InPrecision",
+    "drop_dead_biases",
+    "for_inference",
+    "freeze_dead_biases",
+    "zero_dead_biases",
+]
 
 
 def for_inference(generator: Generator) -> Generator:
@@ -34,6 +41,14 @@ def zero_dead_biases(generator: Generator) -> None:
     for conv in _before_norms(generator):
         if conv.bias is not None:
             nn.init.zeros_(conv.bias)
+
+
+def freeze_dead_biases(generator: Generator) -> None:
+    """Set them to zero for good, in place: their gradients are rounding alone, which Adam turns into whole steps."""
+    zero_dead_biases(generator)
+    for conv in _before_norms(generator):
+        if conv.bias is not None:
+            conv.bias.requires_grad_(False)
 
 
 def drop_dead_biases(generator: Generator) -> None:

@@ -202,7 +202,8 @@ def pyramid(ir: NDArray[Any], vis: NDArray[Any], look: Any) -> NDArray[np.float6
         levels.append(level)
     hot = np.clip(smooth[0] - look.hot + 0.5, 0, 1)
     share = 0.5 + 0.5 * look.hot_lift * hot**2 * (3 - 2 * hot) * np.clip(2 * (smooth[0] - smooth[1]), 0, 1)
-    k, rest = [share, 1 - share], np.zeros_like(share)
+    kept = 1 / np.sqrt(1 + (np.maximum(smooth[0] - look.hot, 0) / look.hot_room) ** 2)
+    k, rest = [share * kept, 1 - share], share * (1 - kept) * look.hot
     for index, level in reversed(list(enumerate(levels))):
         if index + 1 < len(levels):
             k, rest = [_doubled(x, level[0][0].shape) for x in k], _doubled(rest, level[0][0].shape)
@@ -225,9 +226,12 @@ def pyramid(ir: NDArray[Any], vis: NDArray[Any], look: Any) -> NDArray[np.float6
     for side in (1, -1):
         room = max((1 - look.mean if side > 0 else look.mean) - look.knee, 0.02)
         over = np.maximum(side * x - look.knee, 0)
-        t = np.minimum(over / room, 3)
-        x = x - side * (over - room * t * (27 + t * t) / (27 + 9 * t * t))
+        x = x - side * (over - room * _bend(over / room))
     return np.clip(x + look.mean, 0, 1)
+
+
+def _bend(x: NDArray[Any]) -> NDArray[Any]:
+    return x / np.sqrt(1 + x * x)
 
 
 def _halved(x: NDArray[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyldfusion.artefact import save_weights
 from pyldfusion.errors import InputError
 from pyldfusion.generator import Generator
+from pyldfusion.rewrites import freeze_dead_biases
 
 from .build import make_generator, make_optimiser
 from .config import Config, ConfigError
@@ -52,6 +53,7 @@ class Learner:
         self._scaler = torch.amp.GradScaler(device.type, enabled=half)
         if out:
             self._restore(load_state(out / "state.pt"), out)
+        freeze_dead_biases(self.generator)
 
     @property
     def rate(self) -> float:
