@@ -31,7 +31,6 @@ from .smoothing import smoothed_codes, smoothed_mean, smoothed_moments, smoothed
 __all__ = ["VARIANTS", "Generator", "Variant", "load_generator"]
 
 NORM_EPS = 1e-5
-FLAT = 1e-6  # far below a grey level, above the rounding of a mean in 32 bits
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,20 @@ def adain(x: Tensor, weight: Tensor, bias: Tensor, *, relu: bool = False, residu
     if torch_ops.wants(x) and not smoothing():
         return torch_ops.adain(x, weight, bias, eps=NORM_EPS, relu=relu, residual=residual)
     return _then(instance_norm(x) * weight[:, :, None, None] + bias[:, :, None, None], relu, residual)
+
+
+def centred(x: Tensor) -> Tensor:
+    """Planes [N,1,H,W] less their means; exactly 0 where a plane is flat.
+
+    The first norm removes the mean anyway. To remove it before spares runtimes that compute variances in one pass or in
+    16 bits their rounding; and of a flat plane, a covered lens, nothing may be left: each norm would raise it 316-fold,
+    until it looked like a picture, and its gradient with it. So a pixel is taken off first: the mean of what that leaves
+    of a flat plane, zeros, has no rounding.
+    """
+    pixel = x[:, :, :1, :1]
+    x = x - pixel
+    mean = x.mean((2, 3), keepdim=True)
+    return x - (smoothed_mean(pixel + mean) - pixel if smoothing() else mean)
 
 
 def _then(x: Tensor, relu: bool, residual: Tensor | None) -> Tensor:
@@ -146,13 +159,7 @@ class ContentEncoder(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(widths[-1]) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        # The first norm removes the mean anyway; removing it here changes nothing but the rounding of runtimes that
-        # compute variances in one pass or in 16 bits.
-        x = x - smoothed_mean(x.mean((2, 3), keepdim=True))
-        if self.training:
-            # What rounding leaves of a flat plane is no picture. Each norm would raise it, and its gradient, 316-fold.
-            x = F.hardshrink(x, FLAT)
-        x = instance_norm(self.stem(x), relu=True)
+        x = instance_norm(self.stem(centred(x)), relu=True)
         for conv in self.down:
             x = instance_norm(conv(x), relu=True)
         for block in self.blocks:

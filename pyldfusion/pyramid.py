@@ -48,8 +48,8 @@ class PyramidLook:
     coding_noise: float = 0.006
     #: a source of less contrast than this (of [0, 1]) is not raised to the contrast of the other.
     least_contrast: float = 0.025
-    #: infrared level above which things count as hot, how far the base follows them, and by how much at most they exceed
-    #: that level there: the less, the more is seen of what they show within.
+    #: infrared level above which things count as hot, how far the base follows them, and by how much at most they
+    #: exceed that level there: the less, the more is seen of what they show within.
     hot: float = 1.2
     hot_lift: float = 0.4
     hot_room: float = 2.5

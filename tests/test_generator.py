@@ -11,6 +11,7 @@ import torch
 from pyldfusion.author_weights import author_names, to_state_dict
 from pyldfusion.errors import ArtefactError, InputError
 from pyldfusion.generator import VARIANTS, Generator, load_generator
+from pyldfusion.rewrites import for_inference, freeze_dead_biases
 from trainer.start.initialise import initialise, initialise_scaled
 
 from .author_networks import LDFusion, LDLite, fill
@@ -87,6 +88,34 @@ def test_constant_pictures_give_finite_values():
     for level in (0.0, 0.5, 1.0):
         plane = torch.full((1, 1, 16, 16), level)
         assert torch.isfinite(generator(plane, plane)).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_of_a_flat_plane_nothing_is_left(variant):
+    network = for_inference(load_generator(variant))
+    planes = torch.linspace(0, 1, 9)[:, None, None, None].expand(-1, 1, 50, 62)
+    for encoder in (network.content_ir, network.content_vis):
+        assert not encoder(planes).any()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_beside_a_flat_plane_are_exact(variant):
+    """32 bits against 64: rounding of a flat plane, and biases that norms remove, were raised to gradients of their own."""
+    made = []
+    for dtype in (torch.float32, torch.float64):
+        random = torch.Generator().manual_seed(2)
+        network = load_generator(variant).train()
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.data += 0.1 * torch.randn(parameter.shape, generator=random)
+        freeze_dead_biases(network)
+        network.to(dtype)
+        ir, vis, weight = torch.rand(3, 2, 1, 48, 64, generator=random).to(dtype)
+        ir[1] = 0.337
+        (network(ir, vis) * weight).mean().backward()
+        learns = [p.grad for name, p in network.named_parameters() if name.startswith("content_ir") and p.requires_grad]
+        made.append(torch.cat([gradient.flatten().double() for gradient in learns]))
+    assert float((made[0] - made[1]).norm()) < 1e-4 * float(made[1].norm())
 
 
 @pytest.mark.parametrize(

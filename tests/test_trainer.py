@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 pytest.importorskip("tqdm")
 
-from pyldfusion.artefact import open_artefact  # noqa: E402
+from pyldfusion.artefact import open_artefact, save_weights  # noqa: E402
 from pyldfusion.errors import ArtefactError  # noqa: E402
 from pyldfusion.generator import Generator, load_generator  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
@@ -141,6 +141,18 @@ class TestSupervised:
         made = weights(tmp_path)
         for name, tensor in expected.items():
             np.testing.assert_allclose(made[name], tensor.numpy(), rtol=1e-5, atol=1e-7, err_msg=name)
+
+    def test_biases_that_norms_remove_do_not_learn(self, folder, tmp_path):
+        """Of an earlier version, they may have."""
+        first = load_generator("lite")
+        for name, tensor in (state := first.state_dict()).items():
+            if name.endswith("bias"):
+                tensor += 0.1
+        save_weights(state, tmp_path / "first.safetensors", {"variant": "lite"})
+        run(folder, tmp_path, small(3, f"network.start='{tmp_path / 'first.safetensors'}'"))
+        for name, tensor in weights(tmp_path).items():
+            if name.endswith("bias"):
+                assert np.any(tensor) == name.startswith("decoder"), name
 
     def test_another_rate_holds_from_where_a_run_goes_on(self, folder, tmp_path):
         run(folder, tmp_path, small(2, "schedule.warmup=0"))

@@ -45,6 +45,7 @@ class Learner:
         self.dtype = torch.float64 if config.run.precision == "fp64" else torch.float32
         self.step, self.skipped = 0, 0
         self.generator = Generator(config.network.variant) if out else make_generator(config.network, config.run.seed)
+        freeze_dead_biases(self.generator)
         self.generator.to(device, self.dtype, memory_format=torch.channels_last)
         self._optimiser = make_optimiser(self.generator, config.optimiser)
         self.average = _Average(self.generator, config.optimiser.average)
@@ -53,7 +54,6 @@ class Learner:
         self._scaler = torch.amp.GradScaler(device.type, enabled=half)
         if out:
             self._restore(load_state(out / "state.pt"), out)
-        freeze_dead_biases(self.generator)
 
     @property
     def rate(self) -> float:
