@@ -87,9 +87,9 @@ def centred(x: Tensor) -> Tensor:
     """Planes [N,1,H,W] less their means; exactly 0 where a plane is flat.
 
     The first norm removes the mean anyway. To remove it before spares runtimes that compute variances in one pass or in
-    16 bits their rounding; and of a flat plane, a covered lens, nothing may be left: each norm would raise it 316-fold,
-    until it looked like a picture, and its gradient with it. So a pixel is taken off first: the mean of what that leaves
-    of a flat plane, zeros, has no rounding.
+    16 bits their rounding. And of a flat plane, a covered lens, nothing may be left: each norm would raise it 316-fold,
+    until it looked like a picture, and its gradient with it. So a pixel is taken off first, which leaves zeros, whose
+    mean has no rounding.
     """
     pixel = x[:, :, :1, :1]
     x = x - pixel

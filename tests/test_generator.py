@@ -100,7 +100,7 @@ def test_of_a_flat_plane_nothing_is_left(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_beside_a_flat_plane_are_exact(variant):
-    """32 bits against 64: rounding of a flat plane, and biases that norms remove, were raised to gradients of their own."""
+    """32 bits against 64: rounding of a flat plane, or of biases that norms remove, would be raised to their size."""
     made = []
     for dtype in (torch.float32, torch.float64):
         random = torch.Generator().manual_seed(2)

@@ -269,7 +269,8 @@ def test_videos_come_back(tmp_path, suffix):
 
 @pytest.mark.parametrize("size", [(47, 40), (48, 41), (33, 17)])
 def test_odd_sizes_lose_at_most_a_row_and_a_column(tmp_path, size):
-    clip(tmp_path / "a.mkv", 3, size)
+    with pytest.warns(UserWarning, match=rf"{size[0]}x{size[1]} the last column or row is left out"):
+        clip(tmp_path / "a.mkv", 3, size)
     kept = next(iter(VideoReader(tmp_path / "a.mkv")))
     assert np.array_equal(kept, smooth(size[1], size[0])[: size[1] // 2 * 2, : size[0] // 2 * 2])
 
@@ -476,3 +477,18 @@ def test_a_video_does_not_replace_its_input_and_frames_need_numbers(folders):
     with pytest.raises(InputError, match=r"the result a_ir\.mp4 would replace an input"):
         open_output("a.mp4", open_pairs("a_ir.mp4", "vis.mp4"), ["fused", "ir"])
     assert str(open_output(None, pairs, ["side"]).paths["side"]) == "side_vis.mp4"
+
+
+def test_a_video_beside_the_inputs_is_replaced_if_it_is_a_result_or_by_force(folders):
+    for name in ("a.mp4", "b.mp4", "c.mp4", "fused_b.mp4"):
+        clip(name, 2, (24, 20))
+    Path("elsewhere").mkdir()
+    Path("c.mp4").rename("elsewhere/c.mp4")
+    clip("c.mp4", 2, (24, 20))
+    videos = open_pairs("a.mp4", "b.mp4")  # and c.mp4 of an unquoted *.mp4
+    with pytest.raises(InputError, match=r"OUT c\.mp4 exists beside the inputs.*quotes.*--force"):
+        open_output("c.mp4", videos, ["fused"])
+    open_output("c.mp4", videos, ["fused"], force=True)
+    for name in ("fused_b.mp4", "new.mp4", "elsewhere/c.mp4"):
+        open_output(name, videos, ["fused"])
+    open_output("c.mp4", open_pairs("ir", "vis"), ["fused"])

@@ -169,6 +169,19 @@ class TestWhatMustHold:
         assert darkest(0.9) > 0.7 * darkest(0.0)
         assert darkest(0.9) > -0.05
 
+    def test_what_hot_things_show_within_is_seen(self):
+        """Folds of a jacket on a cold night."""
+        vis = 0.1 + 0.05 * picture(2, 120, 160)
+        ir = np.full_like(vis, 0.1)
+        ir[40:80, 60:90] = 0.9 + 0.04 * np.sin(np.arange(30) * 0.8)
+
+        def inside(**change: float) -> np.ndarray:
+            return kernels.pyramid(ir, vis, PyramidLook(**change))[46:74, 66:84]
+
+        seen, burnt = inside(), inside(hot_room=1000.0)
+        assert seen.max() < 253 / 255 and seen.min() > 0.8
+        assert seen.std() > 1.4 * burnt.std()
+
     def test_a_small_change_of_the_scene_is_a_small_change_of_the_picture(self):
         ir, vis = picture(1, 120, 160, flat=60), picture(2, 120, 160, flat=60)
         before = kernels.pyramid(ir, vis)

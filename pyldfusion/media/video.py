@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -180,6 +181,13 @@ class VideoWriter:
                 )
             self._stack = stack.pop_all()
         self.size = size
+        if size[0] % 2 or size[1] % 2:
+            whole = f"{size[0] // 2 * 2}x{size[1] // 2 * 2}"
+            warnings.warn(
+                f"{self.path}: of {size[0]}x{size[1]} the last column or row is left out, since codecs want even sides "
+                f"({whole}); pictures keep all",
+                stacklevel=3,
+            )
 
     def _check_whole(self) -> None:
         """OpenCV reports no error while writing, so look at what is there: room on the disk, and frames."""
