@@ -121,6 +121,7 @@ def test_info_tells_what_the_bundled_model_is(capsys):
     assert cli.main(["info", "lite"]) == 0
     text = capsys.readouterr().out
     assert "fp16-stored" in text and "0.65 million" in text and "pyldfusion import-weights" in text
+    assert max(map(len, text.splitlines())) < 400  # the configuration is longer
     assert cli.main(["info", "lite", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert (facts["kind"], facts["variant"], facts["io"]) == ("onnx", "lite", "frames")

@@ -8,6 +8,8 @@ from typing import Any
 
 HELP = "tell what a model file is"
 
+LONG = 300  # characters of a value that a screen is given
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help=".onnx, .xml, .safetensors, .engine, or full, lite or pyramid")
@@ -21,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     metadata = facts.pop("metadata")
     lines = {name: _readable(name, value) for name, value in facts.items()}
-    lines |= {name: value for name, value in metadata.items() if name not in facts}
+    lines |= {name: _short(value) for name, value in metadata.items() if name not in facts}
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
@@ -54,6 +56,11 @@ def _facts(file: str) -> dict[str, Any]:
         "sha256": artefact.sha256 or None,
         "metadata": artefact.metadata,
     }
+
+
+def _short(value: str) -> str:
+    """A training's whole configuration is three thousand characters."""
+    return value if len(value) <= LONG else f"{value[:LONG]}... (all {len(value)} characters: --json)"
 
 
 def _readable(name: str, value: Any) -> str:
