@@ -97,13 +97,23 @@ def test_a_picture_that_cannot_be_read_is_counted_and_passed(tmp_path):
     assert events == {"ir bad frame": 1}
 
 
-@pytest.mark.parametrize("flip, at", [("none", (0, 0)), ("horizontal", (0, 31)), ("rotate-180", (23, 31))])
-def test_flip(tmp_path, flip, at):
-    picture = np.zeros((24, 32), np.uint8)
-    picture[0, 0] = 255
+@pytest.mark.parametrize(
+    "flip, expected",
+    [
+        ("none", lambda x: x),
+        ("horizontal", lambda x: cv2.flip(x, 1)),
+        ("vertical", lambda x: cv2.flip(x, 0)),
+        ("rotate-90", lambda x: cv2.rotate(x, cv2.ROTATE_90_CLOCKWISE)),
+        ("rotate-180", lambda x: cv2.rotate(x, cv2.ROTATE_180)),
+        ("rotate-270", lambda x: cv2.rotate(x, cv2.ROTATE_90_COUNTERCLOCKWISE)),
+    ],
+)
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_flip(tmp_path, flip, expected, channels):
+    picture = np.random.default_rng(0).integers(0, 256, (24, 32, *channels), np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), picture)
     (frame,), _ = read_all(f"{tmp_path}#flip={flip}")
-    assert frame.image[at] == 255 and frame.image.flags.c_contiguous
+    assert np.array_equal(frame.image, expected(picture)) and frame.image.flags.c_contiguous
 
 
 def test_a_paced_file_takes_its_time(pictures):

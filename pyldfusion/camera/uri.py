@@ -158,8 +158,8 @@ _ENCODING = (
 )
 #: What every camera has.
 _SOURCE = (
-    Option("flip", "word", "none", "mirrored or turned, before --ir-layout",
-           ("none", "horizontal", "vertical", "rotate-180")),
+    Option("flip", "word", "none", "mirrored, or turned clockwise, before --ir-layout",
+           ("none", "horizontal", "vertical", "rotate-90", "rotate-180", "rotate-270")),
 )  # fmt: skip
 #: What every output has.
 _SINK = (

@@ -66,7 +66,8 @@ class Camera:
         name: ``"ir"`` or ``"vis"``, for events.
         device: what to read.
         events: where to tell of what goes wrong.
-        flip: ``"none"``, ``"horizontal"``, ``"vertical"`` or ``"rotate-180"``.
+        flip: ``"none"``, ``"horizontal"``, ``"vertical"``, ``"rotate-90"`` (clockwise), ``"rotate-180"`` or
+            ``"rotate-270"``.
 
     Attributes:
         received, bad, lost, returns: frames that came, that could not be used, that the device says it lost, and how
@@ -180,9 +181,8 @@ class Camera:
 
 
 def _flipped(image: NDArray[Any], flip: str) -> NDArray[Any]:
-    turns: dict[str, tuple[slice, slice]] = {
-        "horizontal": (slice(None), slice(None, None, -1)),
-        "vertical": (slice(None, None, -1), slice(None)),
-        "rotate-180": (slice(None, None, -1), slice(None, None, -1)),
-    }
-    return np.ascontiguousarray(image[turns[flip]]) if flip in turns else image
+    if flip == "none":
+        return image
+    quarters = {"rotate-90": -1, "rotate-180": 2, "rotate-270": 1}  # counter-clockwise, as NumPy turns
+    turned = np.rot90(image, quarters[flip]) if flip in quarters else np.flip(image, int(flip == "horizontal"))
+    return np.ascontiguousarray(turned)
