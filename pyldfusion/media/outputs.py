@@ -148,7 +148,7 @@ def open_output(
 
 
 def looks_like_an_input(video: Path, inputs: Iterable[Path]) -> bool:
-    """Whether a video is there, in the folder of one that is an input: the third file of an unquoted *.mp4 is taken for OUT."""
+    """Whether a video is there, in an input's folder: the third file of an unquoted *.mp4 is taken for OUT."""
     folders = {path.parent for path in inputs if path.is_file()}
     return video.is_file() and video.resolve().parent in folders and not video.stem.startswith("fused")
 
