@@ -248,6 +248,22 @@ class TestLanguage:
         # what was begun without one goes on with a scaler, as where the device is another
         assert run(folder, tmp_path / "b", language(3, "clip.precision=fp16"), resume=True)
 
+    def test_sentences_of_single_pictures_are_matched_before_a_tower_is_loaded(
+        self, folder, tmp_path, capsys, language, monkeypatch
+    ):
+        def load(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("trainer.__main__.make_objective", load)
+        base = ["--data", str(folder), "--out", str(tmp_path / "run"), "--device", "cpu"]
+        base += options(*LANGUAGE, f"prompts.content='{tmp_path}/texts.csv'")
+        (tmp_path / "texts.csv").write_text("name,text\na_000,a car\nmine/c,people\n")
+        assert main(base) == 130
+        assert "prompts.content: 1 of 2 rows are of a pair, 1 of none: 'mine/c'\n" in capsys.readouterr().out
+        (tmp_path / "texts.csv").write_text("name,text\nmine/c,people\n")
+        assert main(base) == 2
+        assert "expected names of pairs, such as 'mine/a_000' or 'a_000'" in capsys.readouterr().err
+
     def test_an_epoch_is_as_many_steps_as_full_batches(self, folder, tmp_path, language):
         run(folder, tmp_path, language(0, "run.epochs=2"))  # 6 pairs, twice an epoch, batches of 4
         assert len(table(tmp_path)) == 2 * 3

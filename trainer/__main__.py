@@ -22,6 +22,7 @@ from .data.provenance import describe_data
 from .loop import train
 from .run.distributed import join
 from .run.precision import resolve
+from .towers.prompts import report_content
 
 
 def parser() -> Parser:
@@ -62,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
             pairs = load_pairs(args.data, config.data, args.only, least_side(config))
             if ranks.first:
                 print(pairs.report(), flush=True)
+            if needs_clip(config) and config.prompts.content:
+                told = report_content(config.prompts.content, (pair.name for pair in pairs.pairs))
+                if ranks.first:
+                    print(told, flush=True)
             batches = make_batches(pairs, config, ranks)
             if ranks.first:
                 print(f"{total_steps(config, batches)} steps, {batches.steps_per_epoch} an epoch", flush=True)

@@ -17,6 +17,7 @@ from .objective import Batch, Losses
 from .patches import Patches, cut_patches, draw_patches
 from .pieces import in_pieces
 from .towers.clip import Clip
+from .towers.prompts import find_content
 from .towers.vgg import FidelityTower
 
 __all__ = ["LanguageDriven"]
@@ -131,8 +132,8 @@ class LanguageDriven:
             raise InputError(f"{len(names)} names for {count} pictures; expected one each, to find their sentences")
 
         def own(default: Tensor) -> Tensor:
-            found = (clip.content.get(name, clip.content.get(name.rpartition("/")[2], default)) for name in names)
-            return torch.cat(list(found))
+            keys = (find_content(clip.content, name) for name in names)
+            return torch.cat([default if key is None else clip.content[key] for key in keys])
 
         if self.content_for == "objective":
             return own(clip.objective), clip.infrared, clip.visible
