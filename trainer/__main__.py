@@ -12,16 +12,19 @@ from pathlib import Path
 
 import torch
 
+from pyldfusion.artefact import open_artefact
 from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError, PyldfusionError
 
 from .build import make_batches, make_objective, needs_clip, total_steps
 from .config import PRESETS, Config, load_config
-from .data.pairs import PairSet, load_pairs
-from .data.provenance import describe_data
+from .data.history import History
+from .data.pairs import load_pairs
 from .loop import train
+from .run.checkpoint import load_state
 from .run.distributed import join
 from .run.precision import resolve
+from .run.resume import check_same_run
 from .towers.prompts import report_content
 
 
@@ -60,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         check_out(out, args.resume)
         with join(args.device) as (ranks, device):
             config = resolve(config, device)
+            if args.resume:  # before anything is loaded
+                check_same_run(load_state(out / "state.pt"), config, out)
             pairs = load_pairs(args.data, config.data, args.only, least_side(config))
             if ranks.first:
                 print(pairs.report(), flush=True)
@@ -71,8 +76,10 @@ def main(argv: list[str] | None = None) -> int:
             if ranks.first:
                 print(f"{total_steps(config, batches)} steps, {batches.steps_per_epoch} an epoch", flush=True)
             objective = make_objective(config, device)
-            metadata = describe_run(config, args, pairs)
-            complete = train(config, batches, objective, out, metadata, args.resume, device, ranks)
+            metadata = describe_run(config, args)
+            begins_from = config.network.start and not args.resume
+            history = History.of(pairs, open_artefact(config.network.start).metadata if begins_from else None)
+            complete = train(config, batches, objective, out, metadata, history, args.resume, device, ranks)
             if ranks.first and complete:
                 print(f"weights: {out / 'weights.safetensors'}")
             elif ranks.first:
@@ -109,8 +116,8 @@ def least_side(config: Config) -> int:
     return config.samples.crop if config.run.objective == "language" else 32
 
 
-def describe_run(config: Config, args: argparse.Namespace, pairs: PairSet) -> dict[str, str]:
-    """What the weights' file says of where they come from."""
+def describe_run(config: Config, args: argparse.Namespace) -> dict[str, str]:
+    """What the weights' file says of where they come from, besides their data."""
     clip = needs_clip(config) and config.clip.pretrained != "none"
     return {
         "recipe": Path(args.preset).stem,
@@ -119,7 +126,6 @@ def describe_run(config: Config, args: argparse.Namespace, pairs: PairSet) -> di
         "commit": commit(),
         "clip_trained": "yes" if clip else "no",
         "clip": f"{config.clip.model} {Path(config.clip.pretrained).name}" if clip else "",
-        **describe_data(pairs),
     }
 
 

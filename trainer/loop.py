@@ -21,6 +21,7 @@ from pyldfusion.errors import PyldfusionError
 
 from .build import total_steps
 from .config import Config
+from .data.history import History
 from .data.loader import stream
 from .learner import Learner
 from .objective import Batches, Objective
@@ -44,6 +45,7 @@ def train(
     objective: Objective,
     out: Path,
     metadata: dict[str, str] | None = None,
+    history: History | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
@@ -56,7 +58,8 @@ def train(
         batches: step -> this process's share of the batch.
         objective: what to minimise.
         out: folder of the run; the first process alone writes.
-        metadata: written into the weights, besides variant, step and configuration.
+        metadata: written into the weights, besides variant, step, configuration and what ``history`` says.
+        history: the data that ``batches`` are made of.
         resume: go on from ``out/state.pt``.
         device: of this process.
         ranks: which process this is, of how many.
@@ -74,8 +77,12 @@ def train(
     steps = total_steps(config, batches)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-    learner = Learner(config, device, out if resume else None)
+    learner = Learner(config, device, out if resume else None, history)
     first = learner.step
+    if ranks.first and learner.other_options:
+        print(learner.other_options, flush=True)
+    if ranks.first and learner.other_data:
+        warnings.warn(learner.other_data, stacklevel=2)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16")
     if run.compile:
         learner.generator.compile()
@@ -155,7 +162,7 @@ def train(
                 "processes": ranks.world,
                 "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
                 "torch": torch.__version__,
-                "metadata": metadata or {},
+                "metadata": {**(metadata or {}), **learner.history.metadata()},
                 "config": config.as_dict(),
             },
         )

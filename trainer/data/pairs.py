@@ -43,12 +43,14 @@ class Pair:
     Attributes:
         files: where it comes from, its name, scene and weight.
         height, width: of both pictures.
+        sha256: of both planes.
         kept: gives the planes if they are cached.
     """
 
     files: PairFiles
     height: int
     width: int
+    sha256: str
     kept: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -113,15 +115,10 @@ class PairSet:
     kept: str = ""
 
     def digest(self) -> str:
-        """SHA-256 over names and pixels, in order of the names.
-
-        Raises:
-            InputError: a file that is not cached cannot be read any more.
-        """
+        """SHA-256 over names, sizes and pixels, in order of the names."""
         h = hashlib.sha256()
         for pair in sorted(self.pairs, key=lambda p: p.name):
-            h.update(f"{pair.name} {(pair.height, pair.width)}".encode())
-            h.update(pair.planes())
+            h.update(f"{pair.name} {(pair.height, pair.width)} {pair.sha256}".encode())
         return h.hexdigest()
 
     def report(self) -> str:
@@ -179,7 +176,7 @@ def load_pairs(
     for root in result.roots:
         result.skipped.update(root.skipped)
         wanted += [files for files in root.files if files.name.removeprefix(f"{root.label}/").startswith(only)]
-    for files, planes in _decoded(wanted):
+    for files, planes, digest in _decoded(wanted):
         flaw = str(planes) if isinstance(planes, InputError) else _flaw(planes, least)
         if flaw:
             result.skipped[files.name] = flaw
@@ -189,7 +186,7 @@ def load_pairs(
             result.padded.append(files.name)
         if which := _flat(planes):
             result.flat[files.name] = which[0]
-        result.pairs.append(Pair(files, height, width, cache.keep(planes)))
+        result.pairs.append(Pair(files, height, width, digest, cache.keep(planes)))
     if not result.pairs:
         what = f"no usable pair whose name begins with {only!r}" if only else "no usable pair"
         raise InputError(f"{what} under {', '.join(map(str, roots))}:\n{result.report()}")
@@ -237,21 +234,25 @@ def planes_or_another(pair: Pair, another: Callable[[], Pair], tries: int = 8) -
     return pair, pair.planes()
 
 
-def _decoded(wanted: list[PairFiles]) -> Iterator[tuple[PairFiles, np.ndarray | InputError]]:
-    """Planes of every pair in order, decoded by several threads a little ahead; the error where it cannot be."""
+def _decoded(wanted: list[PairFiles]) -> Iterator[tuple[PairFiles, np.ndarray | InputError, str]]:
+    """Planes of every pair in order and their SHA-256, by several threads a little ahead; the error where it cannot be.
 
-    def decode(files: PairFiles) -> np.ndarray | InputError:
+    Hashed here, so that what is not cached need not be decoded again for it.
+    """
+
+    def decode(files: PairFiles) -> tuple[np.ndarray | InputError, str]:
         try:
-            return read_planes(files.ir, files.vis)
+            planes = read_planes(files.ir, files.vis)
         except InputError as error:
-            return error
+            return error, ""
+        return planes, hashlib.sha256(planes).hexdigest()
 
     bar = tqdm(total=len(wanted), desc="reading pairs", unit="pair", delay=2, leave=False, disable=None)
     with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         todo = iter(wanted)
         while some := list(itertools.islice(todo, AHEAD)):
-            for files, planes in zip(some, pool.map(decode, some), strict=True):
-                yield files, planes
+            for files, (planes, digest) in zip(some, pool.map(decode, some), strict=True):
+                yield files, planes, digest
                 bar.update()
 
 
