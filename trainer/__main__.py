@@ -25,6 +25,7 @@ from .run.checkpoint import load_state
 from .run.distributed import join
 from .run.precision import resolve
 from .run.resume import check_same_run
+from .run.validation import Validation
 from .towers.prompts import report_content
 
 
@@ -69,23 +70,26 @@ def main(argv: list[str] | None = None) -> int:
             if ranks.first:
                 print(pairs.report(), flush=True)
             if needs_clip(config) and config.prompts.content:
-                told = report_content(config.prompts.content, (pair.name for pair in pairs.pairs))
+                matched = report_content(config.prompts.content, (pair.name for pair in pairs.pairs))
                 if ranks.first:
-                    print(told, flush=True)
+                    print(matched, flush=True)
             batches = make_batches(pairs, config, ranks)
             if ranks.first:
                 print(f"{total_steps(config, batches)} steps, {batches.steps_per_epoch} an epoch", flush=True)
+            looks = ranks.first and config.validation.data
+            validation = Validation(config, device) if looks else None  # its pairs are read now, before the towers
             objective = make_objective(config, device)
             metadata = describe_run(config, args)
             begins_from = config.network.start and not args.resume
             history = History.of(pairs, open_artefact(config.network.start).metadata if begins_from else None)
-            complete = train(config, batches, objective, out, metadata, history, args.resume, device, ranks)
+            complete = train(config, batches, objective, out, metadata, history, validation, args.resume, device, ranks)
             if ranks.first and complete:
                 print(f"weights: {out / 'weights.safetensors'}")
             elif ranks.first:
                 again = shlex.join([*argv, *([] if args.resume else ["--resume"])])
-                start = f"torchrun --nproc-per-node {ranks.world}" if ranks.world > 1 else "python"
-                print(f"interrupted and saved; go on with:\n  {start} -m trainer {again}", file=sys.stderr)
+                where = ", on every machine," if ranks.world > ranks.local else ""
+                print(f"interrupted and saved; go on{where} with:", file=sys.stderr)
+                print(f"  {ranks.launcher} -m trainer {again}", file=sys.stderr)
     except (PyldfusionError, OSError) as error:  # of the system: a log on a full disk
         print(f"error: {error}", file=sys.stderr)
         return 2

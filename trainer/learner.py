@@ -17,6 +17,7 @@ from .build import make_generator, make_optimiser
 from .config import Config
 from .data.history import History
 from .run.checkpoint import CheckpointError, load_state, save_state
+from .run.precision import weights_dtype
 from .run.resume import check_same_run
 
 __all__ = ["Learner"]
@@ -48,7 +49,7 @@ class Learner:
         self._config, self._device = config, device
         self.history = history or History()
         self.other_options = self.other_data = ""
-        self.dtype = torch.float64 if config.run.precision == "fp64" else torch.float32
+        self.dtype = weights_dtype(config.run.precision)
         self.step, self.skipped = 0, 0
         self.generator = Generator(config.network.variant) if out else make_generator(config.network, config.run.seed)
         self.generator.to(device, self.dtype, memory_format=torch.channels_last)

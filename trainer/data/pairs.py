@@ -22,7 +22,7 @@ from pyldfusion.media import read_image, to_eight_bits
 from pyldfusion.media.roots import FOLDERS, PairFiles, Root, find_roots
 
 from ..config import DataConfig
-from .cache import PlaneCache
+from .cache import PlaneCache, size_text
 
 __all__ = ["FOLDERS", "LEAST_SIDE", "Pair", "PairSet", "load_pairs", "planes_or_another", "read_planes"]
 
@@ -192,7 +192,7 @@ def load_pairs(
         raise InputError(f"{what} under {', '.join(map(str, roots))}:\n{result.report()}")
     if (again := sum(pair.kept is None for pair in result.pairs)) < len(result.pairs):
         where = "in memory" if cache.kind == "memory" else "on disk"
-        result.kept = f"kept {where}: {cache.used / 1e9:.2f} GB"
+        result.kept = f"kept {where}: {size_text(cache.used)}"
         result.kept += f"; {_count(again, 'pair')} do not fit and are decoded every time" if again else ""
     else:
         result.kept = "decoded every time"
@@ -208,12 +208,12 @@ def read_planes(ir: Path, vis: Path) -> np.ndarray:
     Raises:
         InputError: a file that cannot be read or decoded, or sizes that differ.
     """
-    warm, seen = read_image(ir), to_eight_bits(read_image(vis))
-    if warm.shape[:2] != seen.shape[:2]:
-        sizes = " and ".join(f"{picture.shape[1]}x{picture.shape[0]}" for picture in (warm, seen))
+    infrared, visible = read_image(ir), to_eight_bits(read_image(vis))
+    if infrared.shape[:2] != visible.shape[:2]:
+        sizes = " and ".join(f"{picture.shape[1]}x{picture.shape[0]}" for picture in (infrared, visible))
         raise InputError(f"sizes differ: {sizes} ({ir} and {vis})")
-    luma = seen if seen.ndim == 2 else cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY)
-    return np.stack([infrared_to_8bit(warm), luma])
+    luma = visible if visible.ndim == 2 else cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)
+    return np.stack([infrared_to_8bit(infrared), luma])
 
 
 def planes_or_another(pair: Pair, another: Callable[[], Pair], tries: int = 8) -> tuple[Pair, np.ndarray]:
