@@ -1,7 +1,7 @@
 """Training of the fusion network: data, losses, the loop, and the tables. Needs the extra ``pyldfusion[train]``.
 
 Commands, each ``python -m trainer.NAME``: ``__main__`` (``python -m trainer``), ``evaluate``, ``ablate``,
-``detection``, ``prepare``. A run in the order in which it meets things::
+``detection``, ``prepare``, ``pack``. A run in the order in which it meets things::
 
     config  presets/           the options
     build  loop                from the options to the parts; the loop, top to bottom
