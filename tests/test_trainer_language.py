@@ -280,7 +280,8 @@ def test_training_falls_by_more_than_half_of_what_is_attainable(judges):
     with torch.no_grad():
         first = generator(batch.ir, batch.vis)
     before = loss(generator)
-    attainable = before - train(Pixels(first), rate=0.1, steps=75, pairs=8, final=0)
-    fallen = before - train(generator, rate=1e-3, steps=100, pairs=2, final=1)
-    assert attainable > 0.3 * before
-    assert fallen > 0.5 * attainable
+    floor = train(Pixels(first), rate=0.1, steps=75, pairs=8, final=0)
+    trained = train(generator, rate=1e-3, steps=100, pairs=2, final=1)
+    print(f"loss before {before:.3f}, floor {floor:.3f}, after training {trained:.3f}")  # docs/training.md has these
+    assert before - floor > 0.3 * before
+    assert before - trained > 0.5 * (before - floor)
