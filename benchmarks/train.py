@@ -43,7 +43,7 @@ from trainer.config import Config, load_config
 from trainer.entropy import patch_entropy
 from trainer.objective import Batch
 from trainer.patches import cut_patches, draw_patches
-from trainer.run.precision import resolve
+from trainer.run.precision import in_precision, resolve, weights_dtype
 from trainer.start.initialise import initialise
 from trainer.towers.torchvision_import import import_torchvision
 
@@ -66,15 +66,19 @@ def make_batch(config: Config, device: torch.device) -> Batch:
 
 def our_step(config: Config, batch: Batch, device: torch.device) -> Step:
     """As :mod:`trainer.loop` takes it."""
-    generator = initialise(Generator("full")).to(device, memory_format=torch.channels_last)
+    config = resolve(config, device)
+    dtype = weights_dtype(config.run.precision)
+    generator = initialise(Generator("full")).to(device, dtype, memory_format=torch.channels_last)
     objective = make_objective(config, device)
     if config.run.compile:
         generator.compile()
+    fuse = in_precision(generator, config.run.precision, device)
+    batch = batch.to(device, dtype)
     optimiser = torch.optim.Adam(generator.parameters(), 1e-6)
 
     def step(number: int) -> tuple[float, float]:
         optimiser.zero_grad(set_to_none=True)
-        losses = objective(generator, replace(batch, step=number))
+        losses = objective(fuse, replace(batch, step=number))
         loss = torch.stack(list(losses.parts.values())).sum()
         loss.backward()
         optimiser.step()
@@ -273,14 +277,16 @@ def profile(config: Config, device: torch.device, rounds: int) -> dict[str, Any]
     from torch.utils.flop_counter import FlopCounterMode
 
     config = resolve(config, device)
-    batch = make_batch(config, device)
-    generator = initialise(Generator("full")).to(device, memory_format=torch.channels_last)
+    dtype = weights_dtype(config.run.precision)
+    batch = make_batch(config, device).to(device, dtype)
+    generator = initialise(Generator("full")).to(device, dtype, memory_format=torch.channels_last)
+    fuse = in_precision(generator, config.run.precision, device)
     objective = make_objective(config, device)
     tower, vgg = objective.clip.tower, objective.vgg
     size = tower.size
     patches = draw_patches(config.patches, *batch.ir.shape[2:], seed=0, step=0)
     sources = torch.cat([batch.ir, batch.vis])
-    fused = generator(batch.ir, batch.vis).detach()
+    fused = fuse(batch.ir, batch.vis).detach()
     with torch.no_grad():
         bits = patch_entropy(sources[:, 0], patches, size).view(len(patches), 2, -1)
         enough = (bits > config.patches.entropy).all(1).flatten()
@@ -292,7 +298,7 @@ def profile(config: Config, device: torch.device, rounds: int) -> dict[str, Any]
         return lambda: run().float().square().mean().backward()
 
     parts: dict[str, Callable[[], Any]] = {
-        "generator": both(lambda: generator(batch.ir, batch.vis)),
+        "generator": both(lambda: fuse(batch.ir, batch.vis)),
         "CLIP, sources": lambda: tower(sources),
         "CLIP, fused and its patches": both(lambda: tower(torch.cat([leaf["fused"], leaf["shown"]]))),
         "VGG, sources": lambda: vgg(sources),
@@ -310,7 +316,7 @@ def profile(config: Config, device: torch.device, rounds: int) -> dict[str, Any]
             rows.append((name, timed(run, device, rounds), counter.get_total_flops() / 1e9))
     # only formats in use: one that the device emulates takes minutes
     formats = {"generator": config.run.precision, "CLIP": config.clip.precision, "VGG": config.vgg.precision}
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    dtypes = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     rates = {name: peak_rate(dtypes[name], device) for name in sorted(set(formats.values()))}
     floor = sum(1e3 * gflop / rates[formats.get(name.split(",")[0], "fp32")] for name, _, gflop in rows)
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -31,11 +32,14 @@ from trainer.data.pairs import load_pairs  # noqa: E402
 from trainer.loop import DivergedError, train  # noqa: E402
 from trainer.objective import Losses  # noqa: E402
 from trainer.run.checkpoint import CheckpointError  # noqa: E402
-from trainer.run.distributed import ALONE  # noqa: E402
+from trainer.run.distributed import ALONE, Ranks  # noqa: E402
 from trainer.run.precision import resolve  # noqa: E402
+from trainer.run.validation import Validation  # noqa: E402
 from trainer.start.initialise import initialise_scaled  # noqa: E402
 from trainer.start.widen import widen  # noqa: E402
 from trainer.supervised.objective import Supervised  # noqa: E402
+
+from .trainer_pairs import picture  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 OFTEN = ["run.log_every=1", "run.save_every=3"]
@@ -54,13 +58,6 @@ LANGUAGE = [
     "vgg.weights=none",
     "vgg.precision=fp32",
 ]
-
-
-def picture(random: np.random.Generator, size=(96, 128)) -> np.ndarray:
-    coarse = random.random((size[0] // 8, size[1] // 8)).astype(np.float32)
-    fine = random.random((size[0] // 2, size[1] // 2)).astype(np.float32)
-    x = sum(w * cv2.resize(p, size[::-1], interpolation=cv2.INTER_CUBIC) for w, p in ((0.8, coarse), (0.2, fine)))
-    return np.clip(x * 255, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +86,8 @@ def run(folder: Path, out: Path, config: Config, resume: bool = False, stop_at: 
     if stop_at is not None:
         batches = PowerCut(batches, stop_at)
     objective = make_objective(config, torch.device("cpu"))
-    return train(config, batches, objective, out, resume=resume, progress=False)
+    validation = Validation(config, torch.device("cpu")) if config.validation.data else None
+    return train(config, batches, objective, out, validation=validation, resume=resume, progress=False)
 
 
 class PowerCut:
@@ -112,12 +110,13 @@ def weights(out: Path) -> dict[str, np.ndarray]:
 
 
 class TestSupervised:
-    def test_the_loss_falls_and_the_weights_open(self, folder, tmp_path):
+    def test_the_loss_falls_and_the_weights_open(self, folder, tmp_path, capsys):
         out = tmp_path / "run"
         calm = ["imitation.grid=0.0"]
         calm += [f"augment.{name}=0.0" for name in vars(AugmentConfig()) if name != "least_contrast"]
         command = ["--preset", "supervised-lite", "--data", str(folder), "--out", str(out), "--device", "cpu"]
         assert main([*command, *options(*SMALL, *OFTEN, *calm, "run.steps=40")]) == 0
+        assert re.search(r"40/40 .*loss=[\d.]+.*samples/s=[\d.]+", capsys.readouterr().err)
         losses = [float(row["loss"]) for row in table(out)]
         assert len(losses) == 40
         assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
@@ -187,13 +186,15 @@ class TestSupervised:
 
     def test_validation_leaves_numbers_and_pictures(self, folder, tmp_path):
         config = small(4, f"validation.data='{folder}'", "validation.every=2", "validation.pairs=3")
+        looks = Validation(config, torch.device("cpu"))
         run(folder, tmp_path, config)
         rows = table(tmp_path, "validation.csv")
         assert [row["step"] for row in rows] == ["2", "4"]
         assert 0 < float(rows[0]["EN"]) <= 8 and set(rows[0]) == {"step", "EN", "CC", "SD", "EI", "VIFF"}
         strip = cv2.imread(str(tmp_path / "pictures" / "step_000004.png"), cv2.IMREAD_GRAYSCALE)
         assert strip.shape == (3 * 192, 3 * 256)  # three pairs; infrared, visible, fused
-        assert list((tmp_path / "tensorboard").glob("events*"))
+        made = {name: torch.from_numpy(array) for name, array in weights(tmp_path).items()}
+        assert looks(made)[0]["EN"] == pytest.approx(float(rows[1]["EN"]), rel=1e-4)
         assert json.loads((tmp_path / "summary.json").read_text())["validation"]["EN"] == pytest.approx(
             float(rows[1]["EN"]), rel=1e-4
         )
@@ -221,6 +222,26 @@ class TestLanguage:
             assert 0 <= float(row["kept"]) <= 1
         losses = [float(row["loss"]) for row in rows]
         assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+    def test_tensorboard_has_what_the_log_has(self, folder, tmp_path, language):
+        accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        data = [f"validation.data='{folder}'", "validation.every=2", "validation.pairs=1"]
+        run(folder, tmp_path, language(2, *data))
+        events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+        events.Reload()
+        parts = {"loss", "whole", "patches", "regulariser", "fidelity", "kept", "samples a second", "rate"}
+        parts |= {"gradient norm", "skipped"}
+        numbers = {"EN", "CC", "SD", "EI", "VIFF"}
+        expected = {f"train/{name}" for name in parts} | {f"validation/{name}" for name in numbers}
+        assert set(events.Tags()["scalars"]) == expected
+        assert events.Tags()["images"] == ["validation/ir, vis, fused"]
+        for name in parts - {"samples a second"}:
+            told = [(event.step, event.value) for event in events.Scalars(f"train/{name}")]
+            logged = [(int(row["step"]), float(row[name])) for row in table(tmp_path)]
+            assert len(told) == 2 and np.allclose(told, logged, rtol=1e-5), name
+        (number,) = events.Scalars("validation/EN")
+        assert number.step == 2
+        assert number.value == pytest.approx(float(table(tmp_path, "validation.csv")[0]["EN"]), rel=1e-5)
 
     def test_parts_of_weight_zero_need_no_tower(self, folder, tmp_path, language):
         only = ["loss.whole=0.0", "loss.patches=0.0", "loss.regulariser=0.0", "clip.pretrained=/no/such/file"]
@@ -259,6 +280,22 @@ class TestLanguage:
         assert norms[0] == pytest.approx(norms[1], rel=0.1)
         # what was begun without one goes on with a scaler, as where the device is another
         assert run(folder, tmp_path / "b", language(3, "clip.precision=fp16"), resume=True)
+
+    def test_sentences_of_single_pictures_are_matched_before_a_tower_is_loaded(
+        self, folder, tmp_path, capsys, language, monkeypatch
+    ):
+        def load(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("trainer.__main__.make_objective", load)
+        base = ["--data", str(folder), "--out", str(tmp_path / "run"), "--device", "cpu"]
+        base += options(*LANGUAGE, f"prompts.content='{tmp_path}/texts.csv'")
+        (tmp_path / "texts.csv").write_text("name,text\na_000,a car\nmine/c,people\n")
+        assert main(base) == 130
+        assert "prompts.content: 1 of 2 rows are of a pair, 1 of none: 'mine/c'\n" in capsys.readouterr().out
+        (tmp_path / "texts.csv").write_text("name,text\nmine/c,people\n")
+        assert main(base) == 2
+        assert "expected names of pairs, such as 'mine/a_000' or 'a_000'" in capsys.readouterr().err
 
     def test_an_epoch_is_as_many_steps_as_full_batches(self, folder, tmp_path, language):
         run(folder, tmp_path, language(0, "run.epochs=2"))  # 6 pairs, twice an epoch, batches of 4
@@ -299,6 +336,7 @@ class TestTrouble:
         [
             (["--out", "IN_A_FILE/run"], "no folder can be made there"),
             (["--out", "NEW", "--resume"], "nothing to resume"),
+            (["--out", "NEW", "--set", "validation.data=nowhere", "--only", "a"], "nowhere: no such folder or file"),
             (["--out", "NEW", "--threads", "0"], "--threads is 0; expected at least 1"),
             (["--out", "NEW", "--set", "clip.pretrained=none", "--preset", "paper"], "skipped: 1"),
         ],
@@ -446,6 +484,20 @@ class TestManyProcesses:
         config = load_config("paper", [*LANGUAGE, "samples.batch=3"])
         with pytest.raises(ConfigError, match=r"samples\.batch"):
             make_batches(load_pairs([folder], config.data), config, replace(ALONE, world=2))
+
+    @pytest.mark.parametrize(
+        ("ranks", "command"),
+        [
+            (Ranks(), "python"),
+            (Ranks(0, 4, 4), "torchrun --standalone --nproc-per-node 4"),
+            (
+                Ranks(5, 8, 4),
+                "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-id NAME --rdzv-endpoint HOST:PORT",
+            ),
+        ],
+    )
+    def test_the_command_that_starts_as_many_processes_again(self, ranks, command):
+        assert ranks.launcher == command
 
 
 class TestWiden:

@@ -203,3 +203,30 @@ def test_a_folder_in_use_is_left_alone(m3fd, tmp_path, capsys):
     (tmp_path / "labels").mkdir()
     assert export(m3fd, tmp_path / "new", "--labels", tmp_path / "labels", "--names", "Car") == 2
     assert "labels of none of the 10 pairs" in capsys.readouterr().err
+
+
+def test_rows_of_a_manifest_that_are_left_out_are_told(m3fd, tmp_path, capsys):
+    rows = [f"{m3fd}/Ir/0000{k}.png,{m3fd}/Vis/0000{k}.png" for k in range(3)]
+    (tmp_path / "pairs.csv").write_text("\n".join(["ir,vis", *rows, "gone.png,gone.png"]))
+    assert export(m3fd, tmp_path / "out", "--data", tmp_path / "pairs.csv", "--names", ",".join(NAMES)) == 0
+    assert "pairs/line 5 is left out:" in capsys.readouterr().err
+
+
+def test_the_command_line_is_read_as_those_of_the_other_commands(capsys):
+    def says(*argv: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(argv)
+        told = capsys.readouterr()
+        assert ended.value.code == (0 if "--help" in argv else 2)
+        return told.out + told.err
+
+    text = says("--help")
+    assert "python -m trainer.detection export --weights W --data M3FD" in text
+    for option in ("--weights FILE", "--method DIR", "--labels DIR", "--val SHARE|FILE", "--seed N"):
+        assert option in text
+    assert "'--lables' is not an option; did you mean '--labels'?" in says(
+        "export", "--method", "a", "--data", "b", "--out", "c", "--lables", "d"
+    )
+    assert "invalid choice: 'import'" in says("import", "--method", "a", "--data", "b", "--out", "c")
+    assert "one of the arguments --weights --method is required" in says("export", "--data", "b", "--out", "c")
+    assert "not allowed with" in says("export", "--method", "a", "--weights", "w", "--data", "b", "--out", "c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from pyldfusion.errors import InputError  # noqa: E402
 from pyldfusion.generator import Generator  # noqa: E402
-from trainer.config import Config, ConfigError, LossConfig, PromptConfig  # noqa: E402
+from trainer.config import Config, ConfigError, LossConfig, PatchConfig, PromptConfig  # noqa: E402
 from trainer.language import LanguageDriven  # noqa: E402
 from trainer.objective import Batch  # noqa: E402
 from trainer.start.initialise import initialise_scaled  # noqa: E402
@@ -226,6 +227,25 @@ def test_losses_are_compared_in_single_whatever_the_autocast(judges):
         torch.testing.assert_close(part.double(), exact[name], rtol=0.1, atol=0.02)
 
 
+@pytest.mark.parametrize("compact", ["yes", "no"])
+def test_a_patch_counts_where_its_entropy_exceeds_sigma_and_not_where_it_is_sigma(judges, compact):
+    """Eq. 17: both sources must have more. 64 grey levels, each as often, are 6 bits exactly."""
+    levels = torch.arange(SIZE * SIZE).remainder(64).view(1, 1, SIZE, SIZE) / 64 + 1 / 128
+    fused = fused_of(batch_of(SIZE, SIZE, count=1))
+    whole = PatchConfig(2, (SIZE, SIZE), degrees=0, shear=0, shift=0, scale=(1.0, 1.0), compact=compact)
+
+    def kept(sigma: float, ir: torch.Tensor, vis: torch.Tensor) -> float:
+        config = replace(CONFIG, patches=replace(whole, entropy=sigma), loss=LossConfig(0, 1, 0, 0))
+        batch = Batch(0, ir.double(), vis.double(), ir.double(), vis.double(), ("a",))
+        return float(LanguageDriven(config, judges.clip, None)(Pixels(fused), batch).shown["kept"])
+
+    below, above = math.nextafter(6.0, 0), math.nextafter(6.0, 7)
+    assert [kept(sigma, levels, levels) for sigma in (below, 6.0, above)] == [1, 0, 0]
+    more = torch.arange(SIZE * SIZE).remainder(128).view_as(levels) / 128 + 1 / 512  # 7 bits
+    assert kept(6.0, more, more) == 1
+    assert kept(6.0, more, levels) == kept(6.0, levels, more) == 0
+
+
 @pytest.mark.slow
 def test_training_falls_by_more_than_half_of_what_is_attainable(judges):
     """On 8 pairs, in 100 steps of two, judged on patches that were not trained on.
@@ -260,7 +280,8 @@ def test_training_falls_by_more_than_half_of_what_is_attainable(judges):
     with torch.no_grad():
         first = generator(batch.ir, batch.vis)
     before = loss(generator)
-    attainable = before - train(Pixels(first), rate=0.1, steps=75, pairs=8, final=0)
-    fallen = before - train(generator, rate=1e-3, steps=100, pairs=2, final=1)
-    assert attainable > 0.3 * before
-    assert fallen > 0.5 * attainable
+    floor = train(Pixels(first), rate=0.1, steps=75, pairs=8, final=0)
+    trained = train(generator, rate=1e-3, steps=100, pairs=2, final=1)
+    print(f"loss before {before:.3f}, floor {floor:.3f}, after training {trained:.3f}")  # docs/training.md has these
+    assert before - floor > 0.3 * before
+    assert before - trained > 0.5 * (before - floor)

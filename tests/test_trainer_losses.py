@@ -58,6 +58,38 @@ def test_the_original_code_s_losses_and_gradients(shared):
         np.testing.assert_allclose(got.detach().numpy(), saved[name], rtol=0, atol=1e-10, err_msg=name)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+@pytest.mark.parametrize("crops", [1, 3])
+@pytest.mark.parametrize("texts", [(1, 1, 1), (5, 5, 5), (5, 1, 1), (1, 5, 5)])
+def test_sentences_of_pictures_and_their_gradients_are_those_of_a_plain_loop(tiled, crops, texts):
+    """Row m of patches is of picture m % 5, whether the sources come once or tiled crop-major, as they are cut."""
+    fused, ir, vis = rows(1, crops * 5, 16), rows(2, 5, 16), rows(3, 5, 16)
+    sentences = [rows(4 + k, count, 16) for k, count in enumerate(texts)]
+    weight = rows(7, crops * 5).abs()
+    leaves = [fused, ir, vis, *sentences]
+    for leaf in leaves:
+        leaf.requires_grad_()
+
+    def loop():
+        total = 0
+        for m in range(len(fused)):
+            f, i, v, objective, text_ir, text_vis = (
+                x[m % len(x)] / x[m % len(x)].square().sum().sqrt() for x in leaves
+            )
+            cosines = 0
+            for source, text in ((v, text_vis), (i, text_ir)):
+                a, b = f - source, objective - text
+                cosines = cosines + (a * b).sum() / (a.square().sum() * b.square().sum()).sqrt()
+            total = total + weight[m] * (1 - cosines / 2)
+        return total / len(fused)
+
+    sources = (ir.repeat(crops, 1), vis.repeat(crops, 1)) if tiled else (ir, vis)
+    got, expected = direction_loss(fused, *sources, *sentences, weight), loop()
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-13)
+    for a, b in zip(torch.autograd.grad(got, leaves), torch.autograd.grad(expected, leaves), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize(("crops", "texts"), [(1, 1), (3, 1), (3, 5)])
 def test_direction_loss_row_by_row(crops, texts):
     fused, ir, vis = rows(1, crops * 5, 16), rows(2, 5, 16), rows(3, 5, 16)

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
 
 from trainer.config import load_config  # noqa: E402
+from trainer.learner import Learner  # noqa: E402
 from trainer.run.optimiser import Muon, orthogonalise  # noqa: E402
 from trainer.run.schedule import rate_factor  # noqa: E402
 
@@ -36,6 +38,27 @@ def test_adam_for_what_is_no_matrix():
         adam.step()
     torch.testing.assert_close(network.bias, other, atol=1e-6, rtol=0)
     assert float((network.weight.detach() - start["weight"]).abs().max()) > 0.02
+
+
+@pytest.mark.parametrize("objective", ["language", "supervised"])
+def test_gradients_are_clipped_to_the_norm_that_is_asked_for(objective):
+    """All of them by one factor; the norm that is told is that from before; 0 is no limit."""
+
+    def gradients(clip: float, scale: float) -> tuple[torch.Tensor, float]:
+        config = load_config("paper", [f"optimiser.clip={clip}", "network.variant=lite", f"run.objective={objective}"])
+        learner = Learner(config, torch.device("cpu"))
+        learnt = [p for p in learner.generator.parameters() if p.requires_grad]
+        told = learner.backward(scale * sum(p.square().sum() for p in learnt), 1.0)
+        return torch.cat([p.grad.flatten() for p in learnt]), float(told)
+
+    free, norm = gradients(0.0, 1.0)
+    assert float(free.norm()) == pytest.approx(norm, rel=1e-5) and norm > 1
+    clipped, told = gradients(norm / 4, 1.0)
+    assert told == pytest.approx(norm, rel=1e-6)
+    assert float(clipped.norm()) == pytest.approx(norm / 4, rel=1e-4)
+    torch.testing.assert_close(clipped, free / 4, rtol=1e-4, atol=1e-8)
+    below, _ = gradients(norm / 4, 0.2)
+    torch.testing.assert_close(below, 0.2 * free, rtol=1e-5, atol=1e-8)
 
 
 def test_milestones_are_those_of_the_paper():

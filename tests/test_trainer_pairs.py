@@ -22,6 +22,7 @@ pytest.importorskip("tqdm")
 
 from pyldfusion.errors import InputError  # noqa: E402
 from trainer.config import Config, ConfigError, CropConfig, DataConfig, load_config  # noqa: E402
+from trainer.data.cache import size_text  # noqa: E402
 from trainer.data.crops import SceneCrops  # noqa: E402
 from trainer.data.pairs import load_pairs, read_planes  # noqa: E402
 from trainer.data.samples import EpochSamples  # noqa: E402
@@ -176,7 +177,7 @@ class TestCache:
         batches = [EpochSamples(pairs, language())(0) for pairs in sets.values()]
         assert equal(batches[0], batches[1]) and equal(batches[0], batches[2])
         for kind, said in (
-            ("memory", "kept in memory: 0.00 GB"),
+            ("memory", "kept in memory: 0.2 MB"),
             ("disk", "kept on disk"),
             ("no", "decoded every time"),
         ):
@@ -190,6 +191,12 @@ class TestCache:
         assert "4 pairs do not fit and are decoded every time" in pairs.report()
         assert pairs.digest() == load_pairs([folder]).digest()
         assert "decoded every time" in load_pairs([folder], DataConfig(cache=kind, cache_gb=0)).kept
+
+    @pytest.mark.parametrize(
+        ("count", "text"), [(2048, "2 kB"), (99_999, "100 kB"), (172_032, "0.2 MB"), (99_000_000, "99.0 MB")]
+    )
+    def test_sizes_are_in_a_unit_in_which_they_are_not_0(self, count, text):
+        assert size_text(count) == text and size_text(1_250_000_000) == "1.25 GB"
 
     def test_a_full_disk_ends_the_cache_and_not_the_run(self, folder):
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402
 
 from trainer.config import ClipConfig, ConfigError, PromptConfig  # noqa: E402
 from trainer.towers.clip import load_clip  # noqa: E402
-from trainer.towers.prompts import read_content  # noqa: E402
+from trainer.towers.prompts import find_content, read_content, report_content  # noqa: E402
 
 from .small_towers import EXPECTED_WARNINGS, SENTENCES, need_open_clip, random_model  # noqa: E402
 
@@ -90,6 +90,36 @@ def test_files_of_prompts_that_are_wrong_are_named_with_the_line(tmp_path, name,
         file.write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_content(file)
+
+
+def test_rows_that_are_of_no_pair_are_counted_and_named(tmp_path):
+    file = tmp_path / "content.csv"
+    rows = [
+        "road/1,a car",
+        "1.png,a street",
+        "2,people",
+        "2,a fire",
+        "road/9,a dog",
+        *(f"x{k},a bird" for k in range(7)),
+    ]
+    file.write_text("\n".join(["name,text", *rows]))
+    told = report_content(file, ["road/1", "road/2", "road/3"])
+    # of the two for the first pair its whole name counts
+    assert told == (
+        "prompts.content: 3 of 12 rows are of a pair, 9 of none: '1', 'road/9', 'x0', 'x1', 'x2' and 4 more names"
+    )
+    assert report_content(file, ["road/1", "wood/1", "road/2", "road/9", *(f"a/x{k}" for k in range(7))]) == (
+        "prompts.content: 12 of 12 rows are of a pair"
+    )
+    content = read_content(file)
+    assert [find_content(content, name) for name in ("road/1", "wood/1", "wood/9")] == ["road/1", "1", None]
+
+
+def test_prompts_for_no_pair_at_all_are_an_error_that_says_what_is_expected(tmp_path):
+    file = tmp_path / "content.csv"
+    file.write_text("name,text\nRoad/1,a car\n7,people\n")
+    with pytest.raises(ConfigError, match=r"of 2 in all \('Road/1', '7'\); expected .*such as 'road/1' or '1'"):
+        report_content(file, ["road/1", "road/2"])
 
 
 @pytest.mark.parametrize("prompts", [PromptConfig(visible=()), PromptConfig(objective=("a clear image", " "))])

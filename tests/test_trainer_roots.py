@@ -136,10 +136,21 @@ class TestManifest:
         described = describe_data(pairs)
         assert described["trained_on"] == "pairs: 3 pairs" and described["terms"] == "CC0; MIT; not stated"
 
-    def test_a_missing_file_is_skipped_by_name(self, files):
-        path = self.write(files, "ir,vis\nhot/1.png,light/a/1.png\nhot/9.png,light/a/2_0.png\n")
-        pairs = load_pairs([path])
-        assert stems(pairs) == ["1"] and "9.png: no such file" in reasons(pairs)["2_0"]
+    def test_wrong_rows_are_skipped_by_the_number_of_their_line(self, files):
+        rows = ["ir,vis,weight,source", "hot/1.png,light/a/1.png,,mine", "hot/9.png,light/a/2_0.png", "hot/2_0.png,,2"]
+        rows += ["", ",light/a/2_0.png", "hot/2_0.png,light/a/2_0.png,heavy", "hot/2_0.png,light/a/2_0.png,0"]
+        rows += ["hot/2_1.png,light/a/1.png,1,theirs", "hot/2_1.png,light/a/2_1.png"]
+        pairs = load_pairs([self.write(files, "\n".join(rows))])
+        assert stems(pairs) == ["1", "2_1"] and pairs.pairs[0].files.ir.stem == "1"
+        why = reasons(pairs)
+        assert list(why) == ["line 3", "line 4", "line 6", "line 7", "line 8", "line 9"]
+        assert "9.png: no such file; expected a path that is whole, or relative to the manifest" in why["line 3"]
+        assert "no value in the column vis; expected the path" in why["line 4"] and "column ir" in why["line 6"]
+        assert why["line 7"] == "the weight is 'heavy'; expected a number above 0" and "'0'" in why["line 8"]
+        assert "the name 'pairs/1' is that of line 2; expected names that differ" in why["line 9"]
+        report = pairs.report()
+        assert "pairs: 2 pairs from" in report and ", 6 skipped" in report and "  pairs/line 4: no value" in report
+        assert describe_data(pairs)["trained_on"] == "mine: 1 pairs; pairs: 1 pairs"  # not what line 9 says
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -148,14 +159,10 @@ class TestManifest:
             ("ir;vis\na;b\n", "line 1 has no column ir nor vis; .* found ir;vis"),
             ("ir,name\na,b\n", "line 1 has no column vis; .* found ir, name"),
             ("ir,vis\n", "no line after the header"),
-            ("ir,vis\na.png,b.png\nc.png,\n", "line 3 has no vis"),
-            ("ir,vis\na.png,b.png\n\nc.png\n", "line 4 has no vis"),
-            ("ir,vis,weight\na.png,b.png,1\nc.png,d.png,heavy\n", "line 3 has the weight 'heavy'"),
-            ("ir,vis,weight\na.png,b.png,0\n", "line 2 has the weight '0'; expected a number above 0"),
-            ("ir,vis\nx/1.png,x/1.png\ny/1.png,y/1.png\n", "line 3 has the name 'pairs/1' of line 2; .* column 'name'"),
+            ("ir,vis\nc.png,\n\na.png,b.png\n", "none of its 2 rows can be used; line 2: no value in the column vis"),
         ],
     )
-    def test_errors_name_the_line(self, tmp_path, text, message):
+    def test_a_wrong_header_and_nothing_usable_are_errors(self, tmp_path, text, message):
         with pytest.raises(InputError, match=rf"pairs\.csv: {message}"):
             load_pairs([self.write(tmp_path, text)])
 

@@ -1,7 +1,7 @@
 """Training of the fusion network: data, losses, the loop, and the tables. Needs the extra ``pyldfusion[train]``.
 
 Commands, each ``python -m trainer.NAME``: ``__main__`` (``python -m trainer``), ``evaluate``, ``ablate``,
-``detection``, ``prepare``. A run in the order in which it meets things::
+``detection``, ``prepare``, ``pack``. A run in the order in which it meets things::
 
     config  presets/           the options
     build  loop                from the options to the parts; the loop, top to bottom
@@ -12,13 +12,14 @@ Commands, each ``python -m trainer.NAME``: ``__main__`` (``python -m trainer``),
 
     data/        pairs  cache                        pairs looked through, reported, kept
                  samples  crops  augment  loader     batches: of the language-driven recipe, of the supervised one
-                 provenance                          what weights say of their data
+                 provenance  history                 what weights say of their data
     towers/      clip  open_clip_model  prompts      the judges: CLIP,
                  vgg  common  lean                   VGG-19; made cheap
                  pretrained  torchvision_import      files of weights; a torchvision built for another torch
     start/       initialise  widen  prune            first weights
     run/         optimiser  schedule  precision      steps
-                 distributed  interrupt  checkpoint  many processes, Ctrl-C, the state on disk
+                 distributed  interrupt              many processes, Ctrl-C
+                 checkpoint  resume                  the state on disk, what may differ when it goes on
                  logs  validation                    what people see
     supervised/  objective  imitation  teacher       the loss of the bundled weights
     evaluation/  scoring  tables  labels             what evaluate, ablate and detection share

@@ -12,16 +12,21 @@ from pathlib import Path
 
 import torch
 
+from pyldfusion.artefact import open_artefact
 from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError, PyldfusionError
 
 from .build import make_batches, make_objective, needs_clip, total_steps
 from .config import PRESETS, Config, load_config
-from .data.pairs import PairSet, load_pairs
-from .data.provenance import describe_data
+from .data.history import History
+from .data.pairs import load_pairs
 from .loop import train
+from .run.checkpoint import load_state
 from .run.distributed import join
 from .run.precision import resolve
+from .run.resume import check_same_run
+from .run.validation import Validation
+from .towers.prompts import report_content
 
 
 def parser() -> Parser:
@@ -59,21 +64,32 @@ def main(argv: list[str] | None = None) -> int:
         check_out(out, args.resume)
         with join(args.device) as (ranks, device):
             config = resolve(config, device)
+            if args.resume:  # before anything is loaded
+                check_same_run(load_state(out / "state.pt"), config, out)
             pairs = load_pairs(args.data, config.data, args.only, least_side(config))
             if ranks.first:
                 print(pairs.report(), flush=True)
+            if needs_clip(config) and config.prompts.content:
+                matched = report_content(config.prompts.content, (pair.name for pair in pairs.pairs))
+                if ranks.first:
+                    print(matched, flush=True)
             batches = make_batches(pairs, config, ranks)
             if ranks.first:
                 print(f"{total_steps(config, batches)} steps, {batches.steps_per_epoch} an epoch", flush=True)
+            looks = ranks.first and config.validation.data
+            validation = Validation(config, device) if looks else None  # its pairs are read now, before the towers
             objective = make_objective(config, device)
-            metadata = describe_run(config, args, pairs)
-            complete = train(config, batches, objective, out, metadata, args.resume, device, ranks)
+            metadata = describe_run(config, args)
+            begins_from = config.network.start and not args.resume
+            history = History.of(pairs, open_artefact(config.network.start).metadata if begins_from else None)
+            complete = train(config, batches, objective, out, metadata, history, validation, args.resume, device, ranks)
             if ranks.first and complete:
                 print(f"weights: {out / 'weights.safetensors'}")
             elif ranks.first:
                 again = shlex.join([*argv, *([] if args.resume else ["--resume"])])
-                start = f"torchrun --nproc-per-node {ranks.world}" if ranks.world > 1 else "python"
-                print(f"interrupted and saved; go on with:\n  {start} -m trainer {again}", file=sys.stderr)
+                where = ", on every machine," if ranks.world > ranks.local else ""
+                print(f"interrupted and saved; go on{where} with:", file=sys.stderr)
+                print(f"  {ranks.launcher} -m trainer {again}", file=sys.stderr)
     except (PyldfusionError, OSError) as error:  # of the system: a log on a full disk
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -104,8 +120,8 @@ def least_side(config: Config) -> int:
     return config.samples.crop if config.run.objective == "language" else 32
 
 
-def describe_run(config: Config, args: argparse.Namespace, pairs: PairSet) -> dict[str, str]:
-    """What the weights' file says of where they come from."""
+def describe_run(config: Config, args: argparse.Namespace) -> dict[str, str]:
+    """What the weights' file says of where they come from, besides their data."""
     clip = needs_clip(config) and config.clip.pretrained != "none"
     return {
         "recipe": Path(args.preset).stem,
@@ -114,7 +130,6 @@ def describe_run(config: Config, args: argparse.Namespace, pairs: PairSet) -> di
         "commit": commit(),
         "clip_trained": "yes" if clip else "no",
         "clip": f"{config.clip.model} {Path(config.clip.pretrained).name}" if clip else "",
-        **describe_data(pairs),
     }
 
 

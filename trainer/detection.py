@@ -13,7 +13,6 @@ Exit code: 0, or 2 for wrong use and files that cannot be read.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pyldfusion.cli.parser import Parser
 from pyldfusion.errors import InputError, PyldfusionError
 from pyldfusion.media import atomic_path, write_image
 from pyldfusion.media.roots import find_roots
@@ -50,29 +50,37 @@ class Exported:
     names: tuple[str, ...]
 
 
-def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(
-        "python -m trainer.detection", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verb = p.add_subparsers(dest="verb", required=True).add_parser("export", help="write pictures and labels")
-    add = verb.add_argument
-    method = verb.add_mutually_exclusive_group(required=True).add_argument
+def parser() -> Parser:
+    p = Parser("python -m trainer.detection", __doc__)
+    p.usage = "%(prog)s export (--weights FILE | --method DIR) --data DIR --out DIR [option ...]"
+    add = p.add_argument
+    add("verb", choices=("export",), metavar="export", help="write pictures and labels")
+    method = p.add_mutually_exclusive_group(required=True).add_argument
     method("--weights", metavar="FILE", help=".safetensors or .onnx, full or lite")
     method("--method", metavar="DIR", help="pictures that another program has fused, named as the pairs are")
     add("--data", required=True, metavar="DIR", help="pairs: folders ir/ and vi/, Ir/ and Vis/, ..., or a CSV")
     add("--labels", type=Path, metavar="DIR", help="a .txt (YOLO) or .xml (Pascal VOC) for each pair")
     add("--out", type=Path, required=True, metavar="DIR", help="a new or empty folder")
-    add("--names", help="classes in the order of their numbers, with commas between, or a file with one on each line "
-        "(default: classes.txt among the labels, else those in the XML files, sorted)")  # fmt: skip
-    add("--val", default="0.2", metavar="SHARE|FILE", help="share of the pairs, or a file with a stem on each line")
-    add("--seed", type=int, default=0, help="of the split, where --val is a share")
-    add("--device", help="cpu, cuda or cuda:N")
+    add(
+        "--names",
+        metavar="A,B,...|FILE",
+        help="classes in the order of their numbers, with commas between, or a file with one on each line (default: "
+        "classes.txt among the labels, else those in the XML files, sorted)",
+    )
+    add(
+        "--val",
+        default="0.2",
+        metavar="SHARE|FILE",
+        help="for validation: a share of the pairs, or a file with a stem on each line (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of the split, where --val is a share (default: %(default)s)")
+    add("--device", help="cpu, cuda or cuda:N, for the network (default: a usable GPU, else the CPU)")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code."""
-    args = parser().parse_args(argv)
+    args = parser().parse(sys.argv[1:] if argv is None else argv)
     try:
         method = Pictures(args.method).method() if args.method else network(args.weights, args.device)
         done = export(method, args.data, args.out, args.labels, args.names, args.val, args.seed)
@@ -112,6 +120,9 @@ def export(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} is in use; expected a new or empty folder: a mixture of two exports misleads")
     roots = find_roots([data])
+    for root in roots:
+        for name, reason in root.skipped.items():
+            print(f"{name} is left out: {reason}", file=sys.stderr)
     files = {file.name.partition("/")[2]: file for root in roots for file in root.files}
     if len(files) < sum(len(root.files) for root in roots):
         raise InputError(f"{data} has several sets with the same names; export one of them at a time")

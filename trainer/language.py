@@ -17,6 +17,7 @@ from .objective import Batch, Losses
 from .patches import Patches, cut_patches, draw_patches
 from .pieces import in_pieces
 from .towers.clip import Clip
+from .towers.prompts import find_content
 from .towers.vgg import FidelityTower
 
 __all__ = ["LanguageDriven"]
@@ -65,37 +66,42 @@ class LanguageDriven:
         self, fused: Tensor, ir: Tensor, vis: Tensor, batch: Batch
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The parts that CLIP judges, and what is shown of them."""
-        parts, shown = {}, {}
-        tower = self.clip.tower
+        weights = self.weights
         with torch.no_grad():
-            ir_seen, vis_seen = tower(torch.cat([ir, vis])).chunk(2)
+            sources = self.clip.tower(torch.cat([ir, vis])).chunk(2)  # embeddings of ir and of vis, [B,D] each
         texts = self._texts(batch.names, len(fused))
-        pictures = [fused] if self.with_whole else []
-        if self.with_patches:
-            chosen = self._choose(fused, ir, vis, batch.step)
-            shown["kept"] = chosen.kept
-            count = len(chosen.fused)
-            together = not count or count + len(fused) * self.with_whole <= self.clip.at_once
-            pictures += [chosen.fused] if together else []
-        seen = encode(tower, pictures)
-        if self.weights.whole:
-            parts["whole"] = self.weights.whole * direction_loss(seen[0], ir_seen, vis_seen, *texts)
-        if self.with_patches:
+        chosen = self._choose(fused, ir, vis, batch.step) if self.with_patches else None
+        whole, patches = self._embed(fused if self.with_whole else fused[:0], chosen)
+        parts, shown = {}, {}
+        if weights.whole:
+            parts["whole"] = weights.whole * direction_loss(whole, *sources, *texts)
+        if chosen:
 
-            def judge(embeddings: Tensor, piece: slice) -> Tensor:
-                return chosen.loss(embeddings, piece, ir_seen, vis_seen, texts)
+            def loss_of(embeddings: Tensor, piece: slice) -> Tensor:
+                return chosen.loss(embeddings, piece, *sources, texts)
 
-            loss = judge(seen[-1], slice(None)) if together else self._in_pieces(chosen.fused, judge)
-            parts["patches"] = self.weights.patches * loss
-        if self.weights.regulariser:
-            parts["regulariser"] = self.weights.regulariser * direction_regularization(seen[0], ir_seen, vis_seen)
+            loss = self._in_pieces(chosen.fused, loss_of) if patches is None else loss_of(patches, slice(None))
+            parts["patches"], shown["kept"] = weights.patches * loss, chosen.kept
+        if weights.regulariser:
+            parts["regulariser"] = weights.regulariser * direction_regularization(whole, *sources)
         return parts, shown
 
-    def _in_pieces(self, pictures: Tensor, judge: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    def _embed(self, whole: Tensor, chosen: Chosen | None) -> tuple[Tensor, Tensor | None]:
+        """Embeddings of whole fused pictures [K,1,H,W] (K may be 0) and of the patches, by one call of the tower.
+
+        None instead of those of patches that are too many for one call.
+        """
+        patches = chosen.fused if chosen else whole[:0]
+        if len(patches) and len(whole) + len(patches) > self.clip.at_once:
+            return encode(self.clip.tower, [whole])[0], None
+        of_whole, of_patches = encode(self.clip.tower, [whole, patches])
+        return of_whole, of_patches
+
+    def _in_pieces(self, pictures: Tensor, loss_of: Callable[[Tensor, slice], Tensor]) -> Tensor:
         """Loss of patches that are too many to be encoded in one piece."""
         tower = self.clip.tower
         late = tower.precision == "fp16"
-        return in_pieces(lambda some, piece: judge(tower(some), piece), pictures, self.clip.at_once, late)
+        return in_pieces(lambda some, piece: loss_of(tower(some), piece), pictures, self.clip.at_once, late)
 
     def _choose(self, fused: Tensor, ir: Tensor, vis: Tensor, step: int) -> Chosen:
         """Cut the fused patches and say which of them count: those with enough to see in both sources (Eq. 17)."""
@@ -131,8 +137,8 @@ class LanguageDriven:
             raise InputError(f"{len(names)} names for {count} pictures; expected one each, to find their sentences")
 
         def own(default: Tensor) -> Tensor:
-            found = (clip.content.get(name, clip.content.get(name.rpartition("/")[2], default)) for name in names)
-            return torch.cat(list(found))
+            keys = (find_content(clip.content, name) for name in names)
+            return torch.cat([default if key is None else clip.content[key] for key in keys])
 
         if self.content_for == "objective":
             return own(clip.objective), clip.infrared, clip.visible
@@ -157,21 +163,21 @@ class Chosen:
     kept: Tensor
     total: int
 
-    def loss(self, seen: Tensor, piece: slice, ir: Tensor, vis: Tensor, texts: Sequence[Tensor]) -> Tensor:
+    def loss(self, embeddings: Tensor, piece: slice, ir: Tensor, vis: Tensor, texts: Sequence[Tensor]) -> Tensor:
         """What a piece adds to L_d, the mean over all patches, those that do not count too.
 
         Args:
-            seen: embeddings of ``fused[piece]``, which are compared with those of the whole sources.
+            embeddings: of ``fused[piece]``, which are compared with those of the whole sources.
             ir, vis: [B,D].
             texts: each [1,D] or [B,D].
         """
-        if not len(seen):
+        if not len(embeddings):
             return self.fused.sum()  # 0, with a gradient of 0
         picture = self.numbers[piece] % len(ir)
         texts = [text if len(text) == 1 else text[picture] for text in texts]
         weight = None if self.weight is None else self.weight[piece]
-        share = len(seen) / self.total
-        return share * direction_loss(seen, ir[picture], vis[picture], *texts, weight)
+        share = len(embeddings) / self.total
+        return share * direction_loss(embeddings, ir[picture], vis[picture], *texts, weight)
 
 
 def encode(tower: nn.Module, pictures: Sequence[Tensor]) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,11 @@ from pyldfusion.generator import Generator
 from pyldfusion.rewrites import freeze_dead_biases
 
 from .build import make_generator, make_optimiser
-from .config import Config, ConfigError
+from .config import Config
+from .data.history import History
 from .run.checkpoint import CheckpointError, load_state, save_state
+from .run.precision import weights_dtype
+from .run.resume import check_same_run
 
 __all__ = ["Learner"]
 
@@ -29,20 +31,26 @@ class Learner:
         config: the run.
         device: where it computes.
         out: of an earlier part of this run, the folder to go on from; None begins anew.
+        history: the data that it learns from; what an earlier part learnt from is put in front.
 
     Attributes:
         generator: the network.
         average: the averaged weights, which are the result.
         step: steps done.
         skipped: steps not taken because something was not finite.
+        other_options, other_data: how it goes on otherwise than it began, each a line, "" where it does not.
 
     Raises:
         ArtefactError, CheckpointError, ConfigError: nothing to go on from, or a run of another kind.
     """
 
-    def __init__(self, config: Config, device: torch.device, out: Path | None = None) -> None:
+    def __init__(
+        self, config: Config, device: torch.device, out: Path | None = None, history: History | None = None
+    ) -> None:
         self._config, self._device = config, device
-        self.dtype = torch.float64 if config.run.precision == "fp64" else torch.float32
+        self.history = history or History()
+        self.other_options = self.other_data = ""
+        self.dtype = weights_dtype(config.run.precision)
         self.step, self.skipped = 0, 0
         self.generator = Generator(config.network.variant) if out else make_generator(config.network, config.run.seed)
         freeze_dead_biases(self.generator)
@@ -92,22 +100,24 @@ class Learner:
             "average": self.average.weights,
             "scaler": self._scaler.state_dict(),
             "config": config,
+            "data": self.history.state(),
         }
         save_state(out / "state.pt", state)
         weights = {name: tensor.cpu() for name, tensor in self.average.weights.items()}
-        about = {"variant": variant, **metadata, "config": config, "step": str(self.step)}
+        about = {"variant": variant, **metadata, **self.history.metadata(), "config": config, "step": str(self.step)}
         try:
             save_weights(weights, out / "weights.safetensors", about)
         except InputError as error:
             raise CheckpointError(str(error)) from None
 
     def _restore(self, state: dict[str, Any], out: Path) -> None:
-        _check_same_run(state, self._config, out)
+        self.other_options = check_same_run(state, self._config, out)
+        self.other_data = self.history.follow(state.get("data"), state["step"])
         self.generator.load_state_dict(state["generator"])
         asked = [{**group, "params": None} for group in self._optimiser.param_groups]
         self._optimiser.load_state_dict(state["optimiser"])
         for group, options in zip(self._optimiser.param_groups, asked, strict=True):
-            # rates are this run's, as _check_same_run says, and not those of the part before
+            # rates are this run's, as check_same_run says, and not those of the part before
             group.update({name: value for name, value in options.items() if name != "params"})
         self.average.weights = {name: tensor.to(self._device) for name, tensor in state["average"].items()}
         if state["scaler"]:  # empty of a run without one, on another device
@@ -127,20 +137,3 @@ class _Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in network.state_dict().items():
             self.weights[name].lerp_(tensor, 1 - decay)
-
-
-def _check_same_run(state: dict[str, Any], config: Config, out: Path) -> None:
-    """What cannot change between two parts of one run."""
-    before = json.loads(state["config"])
-    for section, key in (("network", "variant"), ("optimiser", "name")):
-        was, now = before[section][key], getattr(getattr(config, section), key)
-        if was != now:
-            raise ConfigError(f"{out} holds a run with {section}.{key} = {was!r}, not {now!r}; take another --out")
-    changed = [
-        f"{section}.{key}: {was} -> {now[key]}"
-        for section, now in config.as_dict().items()
-        for key, was in before.get(section, {}).items()
-        if key in now and json.dumps(was) != json.dumps(now[key])
-    ]
-    if changed:
-        print("resuming with other options: " + "; ".join(changed), flush=True)

@@ -14,13 +14,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from pyldfusion.errors import PyldfusionError
 
 from .build import total_steps
 from .config import Config
+from .data.history import History
 from .data.loader import stream
 from .learner import Learner
 from .objective import Batches, Objective
@@ -28,6 +28,7 @@ from .run.checkpoint import CheckpointError
 from .run.distributed import ALONE, Ranks
 from .run.interrupt import interrupted
 from .run.logs import Log, write_summary
+from .run.precision import in_precision
 from .run.schedule import rate_factor
 from .run.validation import Validation
 
@@ -44,6 +45,8 @@ def train(
     objective: Objective,
     out: Path,
     metadata: dict[str, str] | None = None,
+    history: History | None = None,
+    validation: Validation | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
@@ -56,7 +59,9 @@ def train(
         batches: step -> this process's share of the batch.
         objective: what to minimise.
         out: folder of the run; the first process alone writes.
-        metadata: written into the weights, besides variant, step and configuration.
+        metadata: written into the weights, besides variant, step, configuration and what ``history`` says.
+        history: the data that ``batches`` are made of.
+        validation: what looks at held-out pairs every ``config.validation.every`` steps; None for no look.
         resume: go on from ``out/state.pt``.
         device: of this process.
         ranks: which process this is, of how many.
@@ -74,27 +79,25 @@ def train(
     steps = total_steps(config, batches)
     if ranks.first:
         out.mkdir(parents=True, exist_ok=True)
-    learner = Learner(config, device, out if resume else None)
+    learner = Learner(config, device, out if resume else None, history)
     first = learner.step
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16")
+    if ranks.first and learner.other_options:
+        print(learner.other_options, flush=True)
+    if ranks.first and learner.other_data:
+        warnings.warn(learner.other_data, stacklevel=2)
     if run.compile:
         learner.generator.compile()
-    network = ranks.wrap(learner.generator, device)
-
-    def fuse(ir: Tensor, vis: Tensor) -> Tensor:
-        with autocast:
-            return network(ir, vis).to(learner.dtype)
+    fuse = in_precision(ranks.wrap(learner.generator, device), run.precision, device)
 
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(interrupted())
         log = stack.enter_context(Log(out, first)) if ranks.first else None
-        validation = Validation(config, device) if ranks.first and config.validation.data else None
         bar = stack.enter_context(
             tqdm(initial=first, total=steps, disable=not (progress and ranks.first), mininterval=1, unit="step")
         )
         coming = stream(batches, first, steps, config.data.workers, pin=device.type == "cuda")
         stack.callback(coming.close)  # worker processes end before anything else
-        bad, seen, begun = 0, 0, time.monotonic()
+        bad, samples, begun = 0, 0, time.monotonic()
         values: dict[str, float] = {}
         means: dict[str, float] = {}
         for step, batch in enumerate(coming, first):
@@ -106,8 +109,8 @@ def train(
             # One exchange a step, so that all processes agree on whether to take the step and whether to stop.
             numbers = {"loss": loss, **losses.parts, **losses.shown, "gradient norm": norm}
             stopping = torch.tensor(float(stop()), device=device)
-            told = torch.stack([value.detach().to(device, torch.float64) for value in (*numbers.values(), stopping)])
-            *numbers_mean, stopping_mean = ranks.mean(told).tolist()
+            own = torch.stack([value.detach().to(device, torch.float64) for value in (*numbers.values(), stopping)])
+            *numbers_mean, stopping_mean = ranks.mean(own).tolist()
             values = dict(zip(numbers, numbers_mean, strict=True))
             finite = math.isfinite(values["loss"] + values["gradient norm"])
             bad = 0 if finite else bad + 1
@@ -118,8 +121,8 @@ def train(
             learner.take(finite)
 
             done = learner.step
-            seen += len(batch.ir) * ranks.world
-            speed = seen / (time.monotonic() - begun)
+            samples += len(batch.ir) * ranks.world
+            speed = samples / (time.monotonic() - begun)
             last = done == steps or stopping_mean > 0
             if log and (step % run.log_every == 0 or last):
                 shown = {"rate": learner.rate, "skipped": learner.skipped, "samples a second": speed}
@@ -151,11 +154,11 @@ def train(
                 "losses": values,
                 "validation": means,
                 "seconds": time.monotonic() - begun,
-                "samples a second": seen / (time.monotonic() - begun),
+                "samples a second": samples / (time.monotonic() - begun),
                 "processes": ranks.world,
                 "device": str(device) if device.type == "cpu" else torch.cuda.get_device_name(device),
                 "torch": torch.__version__,
-                "metadata": metadata or {},
+                "metadata": {**(metadata or {}), **learner.history.metadata()},
                 "config": config.as_dict(),
             },
         )

@@ -32,8 +32,8 @@ def direction_loss(
     Args:
         fused: [M,D] embeddings of fused pictures or patches, M = crops x B, crop-major: crop 0 of every picture, then
             crop 1 of every picture.
-        ir, vis: [M,D], or [B,D] with M a multiple of B: the sources' embeddings.
-        text_objective, text_ir, text_vis: [1,D] or [B,D], B being the rows of ``ir``: the sentences' embeddings.
+        ir, vis: the sources' embeddings: [B,D], row m of ``fused`` being of picture m % B, or [M,D], a row for each.
+        text_objective, text_ir, text_vis: [1,D], or [B,D] in the same order: the sentences' embeddings.
         weight: [M], a factor for each row; 0 is a patch that does not count (Eq. 17).
 
     Returns:
@@ -48,15 +48,22 @@ def direction_loss(
         raise InputError(f"ir has {rows} rows and fused has {m}; expected a multiple of {rows}, a block for each crop")
     _matrix("vis", vis, dim, (rows,))
     for name, text in (("text_objective", text_objective), ("text_ir", text_ir), ("text_vis", text_vis)):
-        _matrix(name, text, dim, (1, rows))
+        sentences, _ = _matrix(name, text, dim)
+        if rows % sentences:
+            raise InputError(
+                f"{name} has {sentences} rows and ir has {rows}; expected 1, or one for each of the B pictures"
+            )
     if weight is not None and weight.shape != (m,):
         raise InputError(f"weight has shape {list(weight.shape)}; expected [{m}], one number for each row of fused")
 
-    image = _unit(fused).view(m // rows, rows, dim)
-    objective = _unit(text_objective)
-    towards_vis = _cosine(image - _unit(vis), objective - _unit(text_vis))
-    towards_ir = _cosine(image - _unit(ir), objective - _unit(text_ir))
-    loss = (1 - (towards_vis + towards_ir) / 2).flatten()
+    def of_rows(x: Tensor) -> Tensor:
+        """Unit rows, as many as ``fused`` has: crop-major, so that row m is of picture m % B."""
+        return _unit(x).repeat(m // len(x), 1)
+
+    image, objective = _unit(fused), of_rows(text_objective)
+    towards_vis = _cosine(image - of_rows(vis), objective - of_rows(text_vis))
+    towards_ir = _cosine(image - of_rows(ir), objective - of_rows(text_ir))
+    loss = 1 - (towards_vis + towards_ir) / 2
     return (loss if weight is None else loss * weight).mean()
 
 

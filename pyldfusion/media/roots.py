@@ -112,7 +112,7 @@ def find_roots(texts: Sequence[str | Path]) -> list[Root]:
 
     Raises:
         InputError: a root that does not exist, is given twice, has no pictures or none that pair; a manifest that
-            cannot be read, with the number of the line.
+            cannot be read, has other columns, or no row that can be used. A single wrong row is skipped.
     """
     roots: list[Root] = []
     labels: set[str] = set()
@@ -223,7 +223,10 @@ def _group(name: str) -> str:
 
 
 def _read_manifest(root: Root) -> None:
-    """Rows of a CSV file: columns ir and vis (paths, relative to the file), optional name, weight, group."""
+    """Rows of a CSV file: columns ir and vis (paths, relative to the file), optional name, weight, group.
+
+    A wrong row is skipped as a picture that cannot be read is, under the number of its line.
+    """
     path = root.path
     lines: dict[str, int] = {}
     try:
@@ -235,33 +238,44 @@ def _read_manifest(root: Root) -> None:
                     f"and maybe name, weight, group; found {', '.join(reader.fieldnames or ()) or 'nothing'}"
                 )
             for row in reader:
-                files = _manifest_row(root, row, f"{path}: line {reader.line_num}")
-                if files.name in lines:
-                    raise InputError(
-                        f"{path}: line {reader.line_num} has the name {files.name!r} of line {lines[files.name]}; "
-                        "expected names that differ: give them in a column 'name'"
-                    )
+                try:
+                    files = _manifest_row(root, row)
+                    if files.name in lines:
+                        raise InputError(
+                            f"the name {files.name!r} is that of line {lines[files.name]}; expected names that differ: "
+                            "give them in a column 'name'"
+                        )
+                except InputError as error:
+                    root.skipped[f"{root.label}/line {reader.line_num}"] = str(error)
+                    continue
                 lines[files.name] = reader.line_num
                 root.files.append(files)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV manifest that can be read ({error})") from error
+    if not root.files and root.skipped:
+        first, why = next(iter(root.skipped.items()))
+        raise InputError(f"{path}: none of its {len(root.skipped)} rows can be used; {first.rpartition('/')[2]}: {why}")
     if not root.files:
         raise InputError(f"{path}: no line after the header; expected one for every pair")
     root.files.sort(key=lambda files: files.name)
 
 
-def _manifest_row(root: Root, row: dict[str, str], where: str) -> PairFiles:
+def _manifest_row(root: Root, row: dict[str, str]) -> PairFiles:
+    """Raises InputError: a value that is missing or wrong, a picture that is not there."""
     values = {key: (row.get(key) or "").strip() for key in ("ir", "vis", "name", "weight", "group")}
     for key in ("ir", "vis"):
         if not values[key]:
-            raise InputError(f"{where} has no {key}; expected the path of a picture")
+            raise InputError(f"no value in the column {key}; expected the path of a picture")
     try:
         weight = float(values["weight"] or 1)
     except ValueError:
         weight = math.nan
     if not 0 < weight < math.inf:
-        raise InputError(f"{where} has the weight {values['weight']!r}; expected a number above 0")
+        raise InputError(f"the weight is {values['weight']!r}; expected a number above 0")
     ir, vis = (root.path.parent / values[key] for key in ("ir", "vis"))
+    for file in (ir, vis):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file; expected a path that is whole, or relative to the manifest")
     name = f"{root.label}/{values['name'] or vis.stem}"
     group = f"{root.label}/{values['group']}" if values["group"] else _group(name)
     return PairFiles(name, ir, vis, group, weight * root.weight)

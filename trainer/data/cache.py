@@ -14,7 +14,7 @@ from pyldfusion.errors import InputError
 
 from ..config import ConfigError, DataConfig
 
-__all__ = ["PlaneCache"]
+__all__ = ["PlaneCache", "size_text"]
 
 
 class PlaneCache:
@@ -54,7 +54,7 @@ class PlaneCache:
             except OSError as error:
                 self.budget = 0
                 warnings.warn(
-                    f"the disk cache ends after {start / 1e9:.2f} GB ({error.strerror or error}); the other pictures "
+                    f"the disk cache ends after {size_text(start)} ({error.strerror or error}); the other pictures "
                     "are decoded every time: give data.cache_dir more room, or lower data.cache_gb",
                     stacklevel=2,
                 )
@@ -74,6 +74,13 @@ class PlaneCache:
         except OSError as error:
             raise InputError(f"the disk cache cannot be read ({error.strerror or error})") from error
         return planes
+
+
+def size_text(count: int) -> str:
+    """So many bytes in words, in a unit in which they are no 0.00: ``"1.25 GB"``, ``"7.4 MB"``, ``"86 kB"``."""
+    if count >= 1e8:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 
 def _itself(planes: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from pyldfusion.media import read_image, to_eight_bits
 from pyldfusion.media.roots import FOLDERS, PairFiles, Root, find_roots
 
 from ..config import DataConfig
-from .cache import PlaneCache
+from .cache import PlaneCache, size_text
 
 __all__ = ["FOLDERS", "LEAST_SIDE", "Pair", "PairSet", "load_pairs", "planes_or_another", "read_planes"]
 
@@ -43,12 +43,14 @@ class Pair:
     Attributes:
         files: where it comes from, its name, scene and weight.
         height, width: of both pictures.
+        sha256: of both planes.
         kept: gives the planes if they are cached.
     """
 
     files: PairFiles
     height: int
     width: int
+    sha256: str
     kept: Callable[[], np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -113,15 +115,10 @@ class PairSet:
     kept: str = ""
 
     def digest(self) -> str:
-        """SHA-256 over names and pixels, in order of the names.
-
-        Raises:
-            InputError: a file that is not cached cannot be read any more.
-        """
+        """SHA-256 over names, sizes and pixels, in order of the names."""
         h = hashlib.sha256()
         for pair in sorted(self.pairs, key=lambda p: p.name):
-            h.update(f"{pair.name} {(pair.height, pair.width)}".encode())
-            h.update(pair.planes())
+            h.update(f"{pair.name} {(pair.height, pair.width)} {pair.sha256}".encode())
         return h.hexdigest()
 
     def report(self) -> str:
@@ -179,7 +176,7 @@ def load_pairs(
     for root in result.roots:
         result.skipped.update(root.skipped)
         wanted += [files for files in root.files if files.name.removeprefix(f"{root.label}/").startswith(only)]
-    for files, planes in _decoded(wanted):
+    for files, planes, digest in _decoded(wanted):
         flaw = str(planes) if isinstance(planes, InputError) else _flaw(planes, least)
         if flaw:
             result.skipped[files.name] = flaw
@@ -189,13 +186,13 @@ def load_pairs(
             result.padded.append(files.name)
         if which := _flat(planes):
             result.flat[files.name] = which[0]
-        result.pairs.append(Pair(files, height, width, cache.keep(planes)))
+        result.pairs.append(Pair(files, height, width, digest, cache.keep(planes)))
     if not result.pairs:
         what = f"no usable pair whose name begins with {only!r}" if only else "no usable pair"
         raise InputError(f"{what} under {', '.join(map(str, roots))}:\n{result.report()}")
     if (again := sum(pair.kept is None for pair in result.pairs)) < len(result.pairs):
         where = "in memory" if cache.kind == "memory" else "on disk"
-        result.kept = f"kept {where}: {cache.used / 1e9:.2f} GB"
+        result.kept = f"kept {where}: {size_text(cache.used)}"
         result.kept += f"; {_count(again, 'pair')} do not fit and are decoded every time" if again else ""
     else:
         result.kept = "decoded every time"
@@ -211,12 +208,12 @@ def read_planes(ir: Path, vis: Path) -> np.ndarray:
     Raises:
         InputError: a file that cannot be read or decoded, or sizes that differ.
     """
-    warm, seen = read_image(ir), to_eight_bits(read_image(vis))
-    if warm.shape[:2] != seen.shape[:2]:
-        sizes = " and ".join(f"{picture.shape[1]}x{picture.shape[0]}" for picture in (warm, seen))
+    infrared, visible = read_image(ir), to_eight_bits(read_image(vis))
+    if infrared.shape[:2] != visible.shape[:2]:
+        sizes = " and ".join(f"{picture.shape[1]}x{picture.shape[0]}" for picture in (infrared, visible))
         raise InputError(f"sizes differ: {sizes} ({ir} and {vis})")
-    luma = seen if seen.ndim == 2 else cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY)
-    return np.stack([infrared_to_8bit(warm), luma])
+    luma = visible if visible.ndim == 2 else cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)
+    return np.stack([infrared_to_8bit(infrared), luma])
 
 
 def planes_or_another(pair: Pair, another: Callable[[], Pair], tries: int = 8) -> tuple[Pair, np.ndarray]:
@@ -237,21 +234,25 @@ def planes_or_another(pair: Pair, another: Callable[[], Pair], tries: int = 8) -
     return pair, pair.planes()
 
 
-def _decoded(wanted: list[PairFiles]) -> Iterator[tuple[PairFiles, np.ndarray | InputError]]:
-    """Planes of every pair in order, decoded by several threads a little ahead; the error where it cannot be."""
+def _decoded(wanted: list[PairFiles]) -> Iterator[tuple[PairFiles, np.ndarray | InputError, str]]:
+    """Planes of every pair in order and their SHA-256, by several threads a little ahead; the error where it cannot be.
 
-    def decode(files: PairFiles) -> np.ndarray | InputError:
+    Hashed here, so that what is not cached need not be decoded again for it.
+    """
+
+    def decode(files: PairFiles) -> tuple[np.ndarray | InputError, str]:
         try:
-            return read_planes(files.ir, files.vis)
+            planes = read_planes(files.ir, files.vis)
         except InputError as error:
-            return error
+            return error, ""
+        return planes, hashlib.sha256(planes).hexdigest()
 
     bar = tqdm(total=len(wanted), desc="reading pairs", unit="pair", delay=2, leave=False, disable=None)
     with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         todo = iter(wanted)
         while some := list(itertools.islice(todo, AHEAD)):
-            for files, planes in zip(some, pool.map(decode, some), strict=True):
-                yield files, planes
+            for files, (planes, digest) in zip(some, pool.map(decode, some), strict=True):
+                yield files, planes, digest
                 bar.update()
 
 

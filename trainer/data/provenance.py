@@ -26,7 +26,7 @@ def describe_data(pairs: PairSet) -> dict[str, str]:
         pairs: what :func:`trainer.data.pairs.load_pairs` returned.
 
     Raises:
-        InputError: a picture that is not cached cannot be read any more, or a manifest cannot be read.
+        InputError: a manifest cannot be read.
     """
     stated = provenance_of(pairs)
     sources = Counter(source for source, _ in stated)
@@ -56,7 +56,10 @@ def _rows(manifest: Path) -> dict[str, dict[str, str]] | None:
     try:
         with manifest.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file, skipinitialspace=True)
-            return {row.get("name") or Path(row.get("vis") or "").stem: row for row in rows}
+            named = [
+                ((row.get("name") or "").strip() or Path((row.get("vis") or "").strip()).stem, row) for row in rows
+            ]
+            return dict(reversed(named))  # of two rows of one name the first is the pair's
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{manifest}: no manifest that can be read ({error}); expected a CSV file in UTF-8 that says of every pair "

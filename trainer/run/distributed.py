@@ -18,15 +18,26 @@ __all__ = ["ALONE", "Ranks", "join"]
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which process this is, of how many."""
+    """Which process this is, of how many, ``local`` of them on this machine."""
 
     rank: int = 0
     world: int = 1
+    local: int = 1
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    @property
+    def launcher(self) -> str:
+        """The command that starts so many processes; ``-m trainer`` and its options follow it."""
+        if self.world == 1:
+            return "python"
+        if self.world == self.local:
+            return f"torchrun --standalone --nproc-per-node {self.local}"
+        machines = f"--nnodes {self.world // self.local} --nproc-per-node {self.local}"
+        return f"torchrun {machines} --rdzv-backend c10d --rdzv-id NAME --rdzv-endpoint HOST:PORT"
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean of ``values`` over all processes, in place; every process must call it."""
@@ -79,6 +90,6 @@ def join(device: str) -> Iterator[tuple[Ranks, torch.device]]:
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size()), chosen
+        yield Ranks(dist.get_rank(), world, int(os.environ.get("LOCAL_WORLD_SIZE", world))), chosen
     finally:
         dist.destroy_process_group()

@@ -64,7 +64,7 @@ class Log:
         self.out = out
         self.table, self.validation = Table(out / "log.csv", first), Table(out / "validation.csv", first)
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=first or None)
-        self.start, self.told = time.monotonic(), False
+        self.start, self.warned = time.monotonic(), False
 
     def __enter__(self) -> Log:
         return self
@@ -80,10 +80,10 @@ class Log:
         try:
             yield
         except OSError as error:
-            if not self.told:
+            if not self.warned:
                 why = error.strerror or error
                 warnings.warn(f"logs in {self.out} cannot be written ({why}); the run goes on", stacklevel=4)
-            self.told = True
+            self.warned = True
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """One row of ``log.csv``."""

@@ -1,16 +1,34 @@
-"""Which number format a device computes in by itself: what "auto" means."""
+"""Number formats: which one "auto" means on a device, and a network run in one of them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from pyldfusion.hardware import native_bf16
 
 from ..config import Config
+from ..objective import Network
 
-__all__ = ["resolve"]
+__all__ = ["in_precision", "resolve", "weights_dtype"]
+
+
+def weights_dtype(precision: str) -> torch.dtype:
+    """Type of a generator's weights, of what it sees and of what it gives: autocast is the network's own business."""
+    return torch.float64 if precision == "fp64" else torch.float32
+
+
+def in_precision(network: Network, precision: str, device: torch.device) -> Network:
+    """``network`` as it is trained in ``run.precision``; its weights are of :func:`weights_dtype` and stay so."""
+
+    def fuse(ir: Tensor, vis: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            fused = network(ir, vis)
+        return fused.to(weights_dtype(precision))
+
+    return fuse
 
 
 def resolve(config: Config, device: torch.device) -> Config:

@@ -23,6 +23,8 @@ STRIP = 192
 class Validation:
     """Fuses the pairs of ``config.validation.data`` at native size with given weights.
 
+    The few pairs that are looked at are read here and kept: no file that vanishes later ends a run of days.
+
     Raises:
         InputError: no usable pair there.
     """
@@ -33,7 +35,8 @@ class Validation:
         pairs.sort(key=lambda pair: pair.name)
         count = min(len(pairs), self.config.pairs)
         # spread over the names: neighbours are often frames of one scene
-        self.pairs = [pairs[round(k * (len(pairs) - 1) / max(1, count - 1))] for k in range(count)]
+        chosen = (pairs[round(k * (len(pairs) - 1) / max(1, count - 1))] for k in range(count))
+        self.pairs = [pair.planes() for pair in chosen]
         self.generator = Generator(config.network.variant).to(device).eval()
 
     @torch.no_grad()
@@ -41,8 +44,7 @@ class Validation:
         """Means of EN CC SD EI VIFF, and rows of (infrared, visible, fused), uint8 [H,W]."""
         self.generator.load_state_dict(weights)
         found, rows = [], []
-        for pair in self.pairs:
-            ir, vis = pair.ir, pair.vis
+        for ir, vis in self.pairs:
             planes = (torch.from_numpy(np.array(p, np.float32) / 255)[None, None].to(self.device) for p in (ir, vis))
             fused = self.generator(*planes)[0, 0].mul(255).round().byte().cpu().numpy()
             found.append(metrics.evaluate(fused, ir, vis))

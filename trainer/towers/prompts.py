@@ -1,15 +1,18 @@
-"""Per-picture objectives ("content prompts") from a CSV or JSON file."""
+"""Sentences of single pictures ("content prompts") from a CSV or JSON file, and which picture has which."""
 
 from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Container, Iterable
 from pathlib import Path, PurePosixPath
 
 from ..config import ConfigError
 
-__all__ = ["read_content"]
+__all__ = ["find_content", "read_content", "report_content"]
 
+#: So many names without a pair are listed.
+LISTED = 5
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
@@ -42,6 +45,39 @@ def read_content(path: str | Path) -> dict[str, list[str]]:
     if not content:
         raise ConfigError(f"{path} holds no prompts; expected rows of name and text")
     return content
+
+
+def find_content(content: Container[str], name: str) -> str | None:
+    """The name under which the sentences of the pair ``root/stem`` are: this one before the stem alone, else None."""
+    return next((key for key in (name, name.rpartition("/")[2]) if key in content), None)
+
+
+def report_content(path: str | Path, names: Iterable[str]) -> str:
+    """A line for a person: how many rows of a file of prompts are of a pair that is trained on, and which are not.
+
+    Args:
+        path: as :func:`read_content` takes it.
+        names: ``root/stem`` of every pair.
+
+    Raises:
+        ConfigError: the file is wrong, or no row of it is of any pair, so that it would have no effect.
+    """
+    content, names = read_content(path), list(names)
+    used = {find_content(content, name) for name in names}
+    rows = sum(map(len, content.values()))
+    idle = [key for key in content if key not in used]
+    matched = rows - sum(len(content[key]) for key in idle)
+    listed = ", ".join(map(repr, idle[:LISTED])) + (
+        f" and {len(idle) - LISTED} more names" if len(idle) > LISTED else ""
+    )
+    if not matched:
+        expected = " or ".join(map(repr, (names[0], names[0].rpartition("/")[2])))
+        raise ConfigError(
+            f"prompts.content: no row of {path} is of a pair, of {rows} in all ({listed}); expected names of pairs, "
+            f"such as {expected}"
+        )
+    told = f"prompts.content: {matched} of {rows} rows are of a pair"
+    return told + (f", {rows - matched} of none: {listed}" if idle else "")
 
 
 def _from_csv(path: Path, text: str) -> list[tuple[str, object, object]]:
