@@ -477,18 +477,3 @@ def test_a_video_does_not_replace_its_input_and_frames_need_numbers(folders):
     with pytest.raises(InputError, match=r"the result a_ir\.mp4 would replace an input"):
         open_output("a.mp4", open_pairs("a_ir.mp4", "vis.mp4"), ["fused", "ir"])
     assert str(open_output(None, pairs, ["side"]).paths["side"]) == "side_vis.mp4"
-
-
-def test_a_video_beside_the_inputs_is_replaced_if_it_is_a_result_or_by_force(folders):
-    for name in ("a.mp4", "b.mp4", "c.mp4", "fused_b.mp4"):
-        clip(name, 2, (24, 20))
-    Path("elsewhere").mkdir()
-    Path("c.mp4").rename("elsewhere/c.mp4")
-    clip("c.mp4", 2, (24, 20))
-    videos = open_pairs("a.mp4", "b.mp4")  # and c.mp4 of an unquoted *.mp4
-    with pytest.raises(InputError, match=r"OUT c\.mp4 exists beside the inputs.*quotes.*--force"):
-        open_output("c.mp4", videos, ["fused"])
-    open_output("c.mp4", videos, ["fused"], force=True)
-    for name in ("fused_b.mp4", "new.mp4", "elsewhere/c.mp4"):
-        open_output(name, videos, ["fused"])
-    open_output("c.mp4", open_pairs("ir", "vis"), ["fused"])

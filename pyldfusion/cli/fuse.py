@@ -3,8 +3,8 @@
 IR and VIS are two images, two directories (paired by file stem), two quoted patterns, or two videos. OUT is an image, a
 directory, a pattern with {stem}, {index} or {view}, or a video (.mp4 .avi .mkv). Without it results go to the current
 directory: fused_STEM.png, the directory fused/, or fused_STEM.mp4. Existing results are replaced. An OUT that is one
-existing picture, or a video beside the inputs, is replaced only if its name begins with fused, if it says that
-pyldfusion wrote it (.png and .jpg do), or with --force.
+existing picture is replaced only if its name begins with fused, if it says that pyldfusion wrote it (.png and .jpg do),
+or with --force.
 
 Infrared of another size is resized onto the visible frame. 16-bit infrared and temperatures (TIFF of floats) are scaled
 by their 0.5 and 99.5 percentiles unless --thermal gives the range; 16-bit visible gives 16-bit .png or .tif. Videos
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ir", metavar="IR", help="infrared: an image, directory, quoted pattern or video")
     parser.add_argument("vis", metavar="VIS", help="visible: the same")
     parser.add_argument("out", metavar="OUT", nargs="?", help="image, directory, pattern or video (default: see above)")
-    parser.add_argument("--force", action="store_true", help="replace OUT whoever wrote it; never an input")
+    parser.add_argument("--force", action="store_true", help="replace the picture OUT whoever wrote it; never an input")
     add_model_options(parser)
 
     pictures = parser.add_argument_group("pictures")

@@ -43,7 +43,7 @@ def _check_files(args: argparse.Namespace, inputs: list[str], outputs: list[Addr
     """Raises InputError where an output would replace an input, another output or a part of a recording."""
     from ..camera.recording import recording_files
     from ..media import check_not_input
-    from ..media.outputs import is_video, looks_like_an_input, picture_pattern
+    from ..media.outputs import is_video, picture_pattern
 
     folders, files = _places_of(inputs)
     taken = {Path(text).resolve() for text in inputs}
@@ -56,13 +56,7 @@ def _check_files(args: argparse.Namespace, inputs: list[str], outputs: list[Addr
         if path in taken:
             raise InputError(f"{address} would replace an input or another output; choose another name")
         taken.add(path)
-        if is_video(address.target):
-            if looks_like_an_input(path, [Path(text).resolve() for text in inputs]):
-                raise InputError(
-                    f"{address} exists beside the inputs and could be one; choose another name or one that begins with "
-                    "fused"
-                )
-        else:
+        if not is_video(address.target):
             pattern = picture_pattern(address.target, "{index:06d}")
             folder, name = os.path.split(pattern)
             folder = os.path.realpath(folder)

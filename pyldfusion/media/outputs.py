@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import re
 import string
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +17,7 @@ from .images import WRITABLE_SUFFIXES, is_result, write_image
 from .sources import FilePairs, StreamPairs
 from .video import VIDEO_CODECS, VideoWriter
 
-__all__ = ["PictureOutput", "VideoOutput", "is_video", "looks_like_an_input", "open_output", "picture_pattern"]
+__all__ = ["PictureOutput", "VideoOutput", "is_video", "open_output", "picture_pattern"]
 
 FIELDS = ("stem", "view", "index")
 PRINTF = re.compile(r"%(0?\d*)d")
@@ -123,8 +122,8 @@ def open_output(
     Without `out`: `fused_STEM.png` for one pair, the directory `fused` for several, `fused_STEM.mp4` for a video
     (or another view's name in place of `fused`), all in the current directory. `rate` is the frames a second of a
     video, default the visible input's. Raises InputError for a suffix that cannot be written, an unknown
-    placeholder, results that would share a name or replace an input; and, without `force`, for an `out` whose name does
-    not begin with fused and that exists: a picture that is not marked as a result, a video in the folder of an input.
+    placeholder, results that would share a name or replace an input; and, without `force`, for an `out` that is one
+    picture and exists, unless it is marked as a result or its name begins with fused.
     """
     out = _default(pairs, views[0]) if out is None else out
     if is_video(out):
@@ -133,11 +132,6 @@ def open_output(
         for path in video.paths.values():
             if path.resolve() in inputs:
                 raise InputError(f"the result {path} would replace an input; choose another OUT")
-            if not force and looks_like_an_input(path, inputs):
-                raise InputError(
-                    f"OUT {path} exists beside the inputs and could be one; choose another OUT or one that begins with "
-                    "fused, put a pattern such as '*.mp4' in quotes, or give --force to replace it"
-                )
         return video
     output = PictureOutput(picture_pattern(out, many=isinstance(pairs, StreamPairs)), views)
     if isinstance(pairs, FilePairs):
@@ -145,12 +139,6 @@ def open_output(
     else:
         output.check_frames(pairs)
     return output
-
-
-def looks_like_an_input(video: Path, inputs: Iterable[Path]) -> bool:
-    """Whether a video is there, in an input's folder: the third file of an unquoted *.mp4 is taken for OUT."""
-    folders = {path.parent for path in inputs if path.is_file()}
-    return video.is_file() and video.resolve().parent in folders and not video.stem.startswith("fused")
 
 
 def is_video(out: str) -> bool:
