@@ -221,7 +221,8 @@ ldf::PyramidLook look_of(const py::dict& given) {
       {"strong", &look.strong},         {"coring", &look.coring},       {"floor_gain", &look.floor_gain},
       {"quiet", &look.quiet},           {"least_noise", &look.least_noise}, {"coding_noise", &look.coding_noise},
       {"least_contrast", &look.least_contrast}, {"hot", &look.hot},     {"hot_lift", &look.hot_lift},
-      {"hot_room", &look.hot_room},     {"hot_keep", &look.hot_keep}, {"mean", &look.mean},           {"deviation", &look.deviation},
+      {"hot_room", &look.hot_room},     {"hot_keep", &look.hot_keep},   {"mean", &look.mean},
+      {"deviation", &look.deviation},
       {"knee", &look.knee}};
   for (const auto& [name, value] : kFields) *value = given[name].cast<float>();
   return look;

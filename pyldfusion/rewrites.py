@@ -44,7 +44,7 @@ def zero_dead_biases(generator: Generator) -> None:
 
 
 def freeze_dead_biases(generator: Generator) -> None:
-    """Set them to zero for good, in place: their gradients are rounding alone, which Adam turns into whole steps."""
+    """Set those biases to zero for good, in place: their gradients are rounding, which Adam turns into whole steps."""
     zero_dead_biases(generator)
     for conv in _before_norms(generator):
         if conv.bias is not None:
